@@ -1,0 +1,3 @@
+//! This server and the bare echo side by side: server CPU per answer, as a ratio.
+
+fn main() {}

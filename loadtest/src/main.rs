@@ -1,0 +1,3 @@
+//! The load generator, and an authority that answers anything.
+
+fn main() {}
