@@ -1,0 +1,187 @@
+//! How client datagrams come in and answers go out: one trait, one file per implementation.
+//!
+//! A worker is generic over [`Backend`] and monomorphised; the only run-time choice is a single
+//! `match` on [`Kind`] when it is spawned. Backends carry client UDP only: streams, upstream and
+//! control sockets live in the worker's runtime.
+//!
+//! One turn of a worker is `poll_ready`, then `receive`, `next` until it is dry, `send`. Answers to
+//! queries that had to wait enter by `send_to` at any point of the turn and leave with its `send`.
+
+#[cfg(test)]
+mod contract;
+mod epoll;
+
+use std::io;
+use std::ops::AddAssign;
+use std::task::{Context, Poll};
+
+pub use epoll::Epoll;
+
+use crate::route::Route;
+use crate::socket::{Listener, OpenError};
+
+/// Bytes of a slot: the longest query that is accepted and the longest answer that can leave over
+/// UDP.
+pub const SLOT_LEN: usize = 4096;
+
+/// The most datagrams one system call may carry (UIO_MAXIOV), and so the bound of
+/// [`Options::batch`].
+pub const MAX_BATCH: usize = 1024;
+
+/// Datagrams per batch unless told otherwise: beyond it the cost per datagram falls no further,
+/// while latency and the cache lines in use grow.
+pub const DEFAULT_BATCH: usize = 64;
+
+/// Client UDP of one worker.
+///
+/// Invariant: every datagram taken from the kernel is either counted in a [`Received`] as dropped
+/// or handed on by [`next`](Self::next) exactly once; every reply is counted in exactly one
+/// [`Sent`].
+pub trait Backend: Sized {
+    /// Opens sockets and builds all buffers; nothing is allocated afterwards. To be called inside
+    /// the tokio runtime of the worker that will use it.
+    fn open(options: &Options) -> Result<Self, OpenError>;
+
+    /// Ready when some listener may have datagrams. A listener stops being ready only when the
+    /// kernel has said that it is empty, so a worker may end its turn at any time and lose nothing.
+    /// An error means that the runtime is gone.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Fills one batch from the next ready listener, round robin, and never waits. Packets of the
+    /// batch before that were not sent are forgotten. A batch without packets doesn't mean that the
+    /// listeners are empty: ask `poll_ready`.
+    fn receive(&mut self) -> Received;
+
+    /// Lends the packets of the batch one after the other.
+    fn next(&mut self) -> Option<Packet<'_>>;
+
+    /// Sends the replies of the batch and the waiting answers of `send_to`, and ends the batch. A
+    /// datagram that the kernel refuses is counted and the rest still goes out.
+    fn send(&mut self) -> Sent;
+
+    /// Takes a copy of an answer to a query of an earlier batch; it leaves with the next `send`. Up
+    /// to one batch of such answers may wait; one more pushes them out at once, which the next
+    /// [`Sent`] includes. False, and nothing is counted, if the answer is empty or longer than
+    /// [`SLOT_LEN`], or the route's listener doesn't exist.
+    fn send_to(&mut self, route: &Route, answer: &[u8]) -> bool;
+}
+
+/// What [`Backend::open`] needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The addresses to serve; at least one, at most 65,535. A [`Route`] names them by index.
+    pub listeners: Vec<Listener>,
+    /// Datagrams per batch, 1..=[`MAX_BATCH`]. One worker keeps twice as many slots of [`SLOT_LEN`]
+    /// bytes.
+    pub batch: usize,
+    /// Bytes of receive buffer to ask for, per socket; `None` leaves the system's default.
+    pub recv_buffer: Option<usize>,
+    /// Bytes of send buffer to ask for, per socket; `None` leaves the system's default.
+    pub send_buffer: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { listeners: Vec::new(), batch: DEFAULT_BATCH, recv_buffer: None, send_buffer: None }
+    }
+}
+
+/// One received datagram, lent until it is answered or dropped.
+#[derive(Debug)]
+pub struct Packet<'b> {
+    /// The whole slot, [`SLOT_LEN`] bytes: the datagram at its start, and room for the reply.
+    pub buf: &'b mut [u8],
+    /// Bytes of the datagram; may be 0.
+    pub len: usize,
+    /// Who asked, and how to answer later.
+    pub route: Route,
+    reply: &'b mut usize,
+}
+
+impl<'b> Packet<'b> {
+    /// Puts a packet together; for backends, and for whatever else carries bytes to the same code.
+    /// `reply` receives the length given to [`reply`](Self::reply), and stays as it is without one.
+    pub fn new(buf: &'b mut [u8], len: usize, route: Route, reply: &'b mut usize) -> Self {
+        Self { buf, len, route, reply }
+    }
+
+    /// Answers with the first `len` bytes of `buf`, at the next [`Backend::send`]. A packet on
+    /// which this isn't called isn't answered, nor is one whose reply is empty; a length beyond
+    /// `buf` is cut to it.
+    pub fn reply(self, len: usize) {
+        *self.reply = len.min(self.buf.len());
+    }
+}
+
+/// What one [`Backend::receive`] took from the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Datagrams that `next` will hand on.
+    pub packets: usize,
+    /// Datagrams dropped because they came from port 0, where no answer can go: always forged.
+    pub dropped: usize,
+    /// Datagrams dropped because they were longer than a slot: no query is.
+    pub oversize: usize,
+    /// Errors that the kernel reported in place of datagrams.
+    pub errors: usize,
+}
+
+/// What became of replies and answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Datagrams the kernel accepted.
+    pub accepted: usize,
+    /// Datagrams the kernel refused: unreachable or forbidden destinations, full send buffers.
+    pub refused: usize,
+}
+
+impl AddAssign for Sent {
+    fn add_assign(&mut self, other: Self) {
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+    }
+}
+
+/// The backends compiled in, by the name an operator gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// [`Epoll`].
+    Epoll,
+}
+
+impl Kind {
+    /// The table of backends: a new one is a file, a variant and a row here.
+    pub const ALL: &[(&'static str, Self)] = &[("epoll", Self::Epoll)];
+
+    /// The backend of that name, if it is compiled in.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|&(_, kind)| kind)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|&&(_, kind)| kind == self).map_or("", |&(name, _)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_cut_to_the_buffer() {
+        let mut buf = [0; 8];
+        let mut reply = 0;
+        let route = Route::new("192.0.2.1:53".parse().unwrap(), None, 0, 0);
+        Packet::new(&mut buf, 3, route, &mut reply).reply(9);
+        assert_eq!(reply, 8);
+    }
+
+    #[test]
+    fn backends_are_found_by_the_name_they_give() {
+        for &(name, kind) in Kind::ALL {
+            assert_eq!((Kind::from_name(name), kind.name()), (Some(kind), name));
+        }
+        assert_eq!(Kind::from_name("dpdk"), None);
+    }
+}

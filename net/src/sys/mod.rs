@@ -1,0 +1,14 @@
+//! Every system call of the workspace that the standard library doesn't wrap, each behind a safe
+//! surface.
+//!
+//! `cmsg` and `sockaddr` read and write the kernel's structures as plain bytes and need no unsafe
+//! code.
+
+pub(crate) mod client;
+pub(crate) mod cmsg;
+pub(crate) mod mmsg;
+pub(crate) mod resource;
+pub(crate) mod sockaddr;
+pub(crate) mod sockopt;
+pub(crate) mod time;
+pub(crate) mod watched;

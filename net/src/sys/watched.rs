@@ -1,0 +1,169 @@
+//! A socket whose readiness tokio watches, but only while it is idle.
+//!
+//! A socket in an epoll set pays for it with every datagram, ready or not, slept on or not: each
+//! one that arrives and, where the device frees it at once (loopback, veth), each one that leaves
+//! walks the socket's wait queue into epoll. That is a tenth of the cost of a whole answer. So the
+//! runtime watches a gate, an epoll set of its own that holds the socket while it is idle and
+//! nothing while it is busy. Entering the gate reports what has arrived before, so nothing is
+//! missed in between.
+#![expect(
+    unsafe_code,
+    reason = "epoll_create1(2), epoll_ctl(2), and tokio's promise that a descriptor stays what it was"
+)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::null_mut;
+use std::task::{Context, Poll};
+
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A socket and its gate.
+///
+/// Invariant: the gate's descriptor is never replaced or taken out. An unwatched socket counts as
+/// ready.
+pub(crate) struct Watched {
+    socket: Socket,
+    gate: AsyncFd<OwnedFd>,
+    watched: bool,
+}
+
+impl Watched {
+    /// Registers a socket with the current tokio runtime, watched.
+    pub(crate) fn new(socket: Socket) -> io::Result<Self> {
+        let gate = new_epoll()?;
+        // SAFETY: the gate owns its descriptor and returns the same one for as long as it lives; no
+        // method lends it mutably or gives it away before the registration ends with it.
+        let registered = unsafe { AsyncFd::register_with_interest(gate, Interest::READABLE) };
+        let mut watched = Self { socket, gate: registered?, watched: false };
+        watched.watch()?;
+        Ok(watched)
+    }
+
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Ready when the socket may be readable; else the task is woken when it becomes so.
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.watched { self.gate.poll_read_ready(cx).map_ok(drop) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Runs `read` if the socket may be readable. When that returns `WouldBlock`, it isn't ready
+    /// any more until the kernel reports a new datagram. Returns `WouldBlock` without running it on
+    /// a socket that isn't ready.
+    pub(crate) fn try_read<R>(
+        &mut self,
+        read: impl FnOnce(&Socket) -> io::Result<R>,
+    ) -> io::Result<R> {
+        if self.watched {
+            return self.gate.try_io(Interest::READABLE, |_| read(&self.socket));
+        }
+        let result = read(&self.socket);
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            // A failure (no memory, fs.epoll.max_user_watches) leaves it unwatched: awake, and
+            // tried again next time.
+            let _ = self.watch();
+        }
+        result
+    }
+
+    /// Takes a busy socket out of the gate, until `try_read` finds it empty.
+    pub(crate) fn unwatch(&mut self) {
+        if self.watched {
+            self.watched =
+                control(self.gate.get_ref().as_fd(), libc::EPOLL_CTL_DEL, &self.socket).is_err();
+        }
+    }
+
+    fn watch(&mut self) -> io::Result<()> {
+        // What tokio knows is from the time before. Nothing is lost: the runtime looks at the gate
+        // only when this task yields, and entering it is what reports datagrams.
+        let _ = self
+            .gate
+            .try_io(Interest::READABLE, |_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        control(self.gate.get_ref().as_fd(), libc::EPOLL_CTL_ADD, &self.socket)?;
+        self.watched = true;
+        Ok(())
+    }
+}
+
+fn new_epoll() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn control(epoll: BorrowedFd<'_>, operation: libc::c_int, socket: &Socket) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+    let event = if operation == libc::EPOLL_CTL_DEL { null_mut() } else { &raw mut event };
+    // SAFETY: `event` is null, which EPOLL_CTL_DEL allows, or valid for the time of the call.
+    let result =
+        unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, socket.as_raw_fd(), event) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::net::UdpSocket;
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn drained(watched: &mut Watched) -> bool {
+        let result: io::Result<()> = watched.try_read(|socket| {
+            let mut buf = [std::mem::MaybeUninit::uninit(); 1];
+            while socket.recv(&mut buf)? > 0 {}
+            Ok(())
+        });
+        result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    #[test]
+    fn what_arrives_on_either_side_of_the_gate_is_reported() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut watched =
+            runtime.block_on(async { Watched::new(socket.try_clone()?.into()) }).unwrap();
+        let ready = |watched: &Watched| {
+            let ready = poll_fn(|cx| watched.poll_ready(cx));
+            let patience = Duration::from_secs(10);
+            runtime
+                .block_on(async { tokio::time::timeout(patience, ready).await.unwrap() })
+                .unwrap();
+        };
+        let idle = |watched: &Watched| {
+            let mut cx = Context::from_waker(Waker::noop());
+            watched.poll_ready(&mut cx).is_pending()
+        };
+        assert!(idle(&watched));
+        for _ in 0..3 {
+            client.send_to(b"x", address).unwrap();
+            ready(&watched);
+            watched.unwatch();
+            assert!(!idle(&watched), "an unwatched socket counts as ready");
+            assert!(drained(&mut watched) && idle(&watched));
+
+            // Between the last look at the socket and its return to the gate.
+            watched.unwatch();
+            let result: io::Result<()> = watched.try_read(|_| {
+                client.send_to(b"x", address)?;
+                Err(io::ErrorKind::WouldBlock.into())
+            });
+            assert!(result.is_err());
+            ready(&watched);
+            assert!(drained(&mut watched) && idle(&watched));
+        }
+    }
+}
