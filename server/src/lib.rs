@@ -1,1 +1,18 @@
-//! Swiftlet.
+//! The server `swiftlet`: a DNS resolver whose answers to known names cost little more than echoing the
+//! packet.
+//!
+//! Read [`worker`] first, the loop of one core, then [`pipeline`], the way of a packet. `ARCHITECTURE.md`
+//! is the map.
+
+pub mod config;
+mod control;
+pub mod edns;
+pub mod lifecycle;
+pub mod mailbox;
+pub mod pipeline;
+pub mod policy;
+pub mod resolver;
+pub mod startup;
+pub mod telemetry;
+pub mod upstream;
+pub mod worker;

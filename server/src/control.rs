@@ -1,0 +1,54 @@
+//! The control thread: signals, HTTP and the end of the process. Workers never do any of this.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::lifecycle::Phase;
+use crate::telemetry::http::{self, Observed};
+
+/// Serves HTTP and waits for SIGTERM or SIGINT; then goes unready at once, lets the workers serve
+/// `lameduck` more, and tells them to stop. A second signal cuts the lameduck time short.
+pub(crate) fn run(
+    observed: &Arc<Observed>,
+    http: Option<TcpListener>,
+    lameduck: Duration,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot build the control thread's runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+        if let Some(listener) = http {
+            tokio::spawn(serve_http(listener, Arc::clone(observed)));
+        }
+        observed.lifecycle.enter(Phase::Ready);
+        tracing::info!("ready");
+
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        observed.lifecycle.enter(Phase::Lameduck);
+        tracing::info!("{name}: serving {} ms more, then stopping", lameduck.as_millis());
+        tokio::select! {
+            () = tokio::time::sleep(lameduck) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        observed.lifecycle.enter(Phase::Stopping);
+        observed.post.ring_all();
+        Ok(())
+    })
+}
+
+async fn serve_http(listener: TcpListener, observed: Arc<Observed>) {
+    if let Err(error) = http::serve(listener, observed).await {
+        tracing::error!("HTTP stopped: {error}");
+    }
+}

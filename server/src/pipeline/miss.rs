@@ -1,0 +1,47 @@
+//! What outlives the packet of a query that must wait: its key, and who waits for the answer.
+
+use swiftlet_net::route::Route;
+use swiftlet_parser::key::{CaseBits, Key};
+use swiftlet_parser::query::Query;
+
+/// A question whose answer is not known, on its way to the owner of its key.
+#[derive(Debug)]
+pub struct Miss {
+    /// The key's hash; it names the owner.
+    pub hash: u64,
+    /// The key's bytes.
+    pub key: Box<[u8]>,
+    /// Who asked.
+    pub waiter: Waiter,
+}
+
+/// A client waiting for an answer: all that is needed to shape it and send it.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiter {
+    /// The facts of its query.
+    pub query: Query,
+    /// The letter case of its question, given back in the answer.
+    pub case: CaseBits,
+    /// Where the answer goes.
+    pub reply_to: ReplyTo,
+}
+
+/// Where an answer goes.
+#[derive(Clone, Copy, Debug)]
+pub enum ReplyTo {
+    /// Over the owner's own socket for the listener that was asked.
+    Udp(Route),
+}
+
+impl Miss {
+    /// Copies what must outlive the packet.
+    #[must_use]
+    pub fn capture(query: Query, key: Key<'_>, packet: &[u8], route: Route) -> Self {
+        let waiter = Waiter {
+            query,
+            case: CaseBits::of(query.qname(packet)),
+            reply_to: ReplyTo::Udp(route),
+        };
+        Self { hash: key.hash, key: key.bytes.into(), waiter }
+    }
+}

@@ -1,0 +1,61 @@
+//! Forwarding: one question, asked of upstreams until one of them gives an answer that can be stored.
+//!
+//! Bounds: [`MAX_TRIES`] tries and the time-out of the whole question, of which each try gets an
+//! equal share of what is left. A single upstream is tried twice, for a datagram may get lost.
+
+use std::time::Duration;
+
+use swiftlet_parser::edns::ExtendedError;
+use swiftlet_parser::key::Key;
+use tokio::time::Instant;
+
+use super::{Outcome, Resolver, store};
+use crate::upstream::Failure;
+
+/// Tries for one question.
+const MAX_TRIES: usize = 3;
+
+/// A try is not begun with less time than this left.
+const MIN_TRY: Duration = Duration::from_millis(5);
+
+/// Asks the upstreams, best first, and stores what it gets.
+pub(super) async fn forward(resolver: &Resolver, key: &Key<'_>) -> Outcome {
+    let deadline = Instant::now() + resolver.upstreams.timeout();
+    let order = resolver.upstreams.order();
+    let tries = order.len().clamp(2, MAX_TRIES);
+    let mut last = Failure::Timeout;
+    for (tried, &server) in order.iter().cycle().take(tries).enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left < MIN_TRY {
+            break;
+        }
+        let share = left / (tries - tried) as u32;
+        let result = match resolver.upstreams.ask(server, key, share).await {
+            Ok(reply) => store::store(resolver, key, reply.message()),
+            Err(failure) => Err(failure),
+        };
+        match result {
+            Ok(stored) => {
+                resolver.upstreams.succeeded(server);
+                return Outcome::Answer(stored);
+            }
+            Err(failure) => {
+                resolver.upstreams.failed(server, failure);
+                last = failure;
+            }
+        }
+    }
+    let (error, text) = explain(last);
+    Outcome::servfail(error, text)
+}
+
+/// What the client is told of the last failure (RFC 8914 §4).
+fn explain(failure: Failure) -> (ExtendedError, &'static str) {
+    match failure {
+        Failure::Timeout => (ExtendedError::NO_REACHABLE_AUTHORITY, "no upstream answered in time"),
+        Failure::Network => (ExtendedError::NETWORK_ERROR, "no upstream could be reached"),
+        Failure::Rcode(_) => (ExtendedError::OTHER, "the upstreams could not answer"),
+        Failure::Malformed => (ExtendedError::INVALID_DATA, "an upstream's answer made no sense"),
+        Failure::NoSocket => (ExtendedError::OTHER, "no socket could be opened"),
+    }
+}

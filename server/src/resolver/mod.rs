@@ -1,0 +1,217 @@
+//! Resolving: the questions of which this worker owns the key, from the first waiter to the answer.
+//!
+//! The worker's loop admits a miss here ([`Resolver::admit`]), a task asks the upstreams, and the loop
+//! collects what is finished ([`Resolver::take_finished`]) and answers the waiters. A task holds a
+//! [`Flight`], so that whatever ends it (an answer, a failure, a panic) ends the wait of its clients.
+
+mod forward;
+mod inflight;
+pub mod store;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use swiftlet_cache::{self as cache, Lookup};
+use swiftlet_net::clock::Clock;
+use swiftlet_parser::edns::ExtendedError;
+use swiftlet_parser::key::Key;
+use swiftlet_parser::rr::Rcode;
+use tokio::sync::Notify;
+
+use crate::pipeline::Service;
+use crate::pipeline::miss::{Miss, Waiter};
+use crate::telemetry::{Counter, Tally};
+use crate::upstream::Upstreams;
+use inflight::{Inflight, Join};
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The stored form of the answer (`swiftlet_parser::template`).
+    Answer(Vec<u8>),
+    /// There is none.
+    Failure {
+        /// The code that the clients get.
+        rcode: Rcode,
+        /// The reason that goes with it (RFC 8914).
+        error: ExtendedError,
+        /// The same in words.
+        text: &'static str,
+    },
+}
+
+impl Outcome {
+    fn servfail(error: ExtendedError, text: &'static str) -> Self {
+        Self::Failure { rcode: Rcode::SERVFAIL, error, text }
+    }
+}
+
+/// A question that is no longer in flight, and who waits for it.
+#[derive(Debug)]
+pub struct Finished {
+    /// The key's hash.
+    pub hash: u64,
+    /// The key's bytes.
+    pub key: Rc<[u8]>,
+    /// Those to be answered, in the order in which they asked.
+    pub waiters: Vec<Waiter>,
+    /// What they are told.
+    pub outcome: Outcome,
+}
+
+/// The resolving side of one worker.
+pub struct Resolver {
+    service: Arc<Service>,
+    upstreams: Upstreams,
+    limits: store::Limits,
+    clock: Clock,
+    tally: Tally,
+    inflight: RefCell<Inflight>,
+    finished: RefCell<VecDeque<Finished>>,
+    /// Rung when something finished.
+    bell: Notify,
+}
+
+impl Resolver {
+    /// A resolver with nothing in flight, which asks at most `max_flights` questions at a time.
+    #[must_use]
+    pub fn new(
+        service: Arc<Service>,
+        upstreams: Upstreams,
+        limits: store::Limits,
+        clock: Clock,
+        tally: Tally,
+        max_flights: usize,
+    ) -> Self {
+        Self {
+            service,
+            upstreams,
+            limits,
+            clock,
+            tally,
+            inflight: RefCell::new(Inflight::new(max_flights)),
+            finished: RefCell::default(),
+            bell: Notify::new(),
+        }
+    }
+
+    /// Takes a miss whose key this worker owns: it joins the question already in flight, or starts it.
+    /// Must be called inside a `LocalSet`.
+    pub fn admit(self: &Rc<Self>, miss: Miss) {
+        let Miss { hash, key, waiter } = miss;
+        let joined = self.inflight.borrow_mut().join(key, waiter);
+        match joined {
+            Join::Started(key) => {
+                let flight = Flight { resolver: Rc::clone(self), hash, key, landed: false };
+                tokio::task::spawn_local(flight.resolve());
+            }
+            Join::Joined => self.tally.inc(Counter::Coalesced),
+            Join::TooManyWaiters(key) => {
+                self.turn_away(Counter::WaitersFull, Miss { hash, key, waiter });
+            }
+            Join::TooManyFlights(key) => {
+                self.turn_away(Counter::FlightsFull, Miss { hash, key, waiter });
+            }
+        }
+    }
+
+    /// Answers a miss at once with SERVFAIL because the bound that `limit` counts is reached.
+    pub fn turn_away(&self, limit: Counter, miss: Miss) {
+        self.tally.inc(limit);
+        self.finish(Finished {
+            hash: miss.hash,
+            key: miss.key.into(),
+            waiters: vec![miss.waiter],
+            outcome: Outcome::servfail(ExtendedError::OTHER, "too many questions are in flight"),
+        });
+    }
+
+    /// The next finished question, oldest first.
+    pub fn take_finished(&self) -> Option<Finished> {
+        self.finished.borrow_mut().pop_front()
+    }
+
+    /// Waits until something is finished.
+    pub async fn rung(&self) {
+        self.bell.notified().await;
+    }
+
+    /// Whether nothing is in flight and nothing waits to be collected.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.inflight.borrow().is_empty() && self.finished.borrow().is_empty()
+    }
+
+    /// Waiters of the questions in flight, which are given up.
+    pub fn abandon(&self) -> usize {
+        self.inflight.borrow_mut().clear()
+    }
+
+    fn finish(&self, finished: Finished) {
+        self.finished.borrow_mut().push_back(finished);
+        self.bell.notify_one();
+    }
+
+    /// The answer, if it came into the cache since the miss.
+    fn probe(&self, key: &Key<'_>) -> Option<Vec<u8>> {
+        let cache = &self.service.cache;
+        let probe = cache::Key { hash: key.hash, bytes: key.bytes };
+        let pin = cache.pin();
+        cache.with(&pin, probe, self.clock.now().boot_ms, |found| match found {
+            Lookup::Fresh(hit) if hit.age_s == 0 => Some(hit.answer.to_vec()),
+            _ => None,
+        })
+    }
+}
+
+/// One question in flight. Dropped without having landed, it fails its waiters.
+struct Flight {
+    resolver: Rc<Resolver>,
+    hash: u64,
+    key: Rc<[u8]>,
+    landed: bool,
+}
+
+impl Flight {
+    async fn resolve(self) {
+        let outcome = {
+            let Some(key) = Key::from_bytes(self.hash, &self.key) else {
+                return;
+            };
+            match self.resolver.probe(&key) {
+                Some(stored) => Outcome::Answer(stored),
+                None => forward::forward(&self.resolver, &key).await,
+            }
+        };
+        self.land(outcome);
+    }
+
+    fn land(mut self, outcome: Outcome) {
+        self.landed = true;
+        self.end(outcome);
+    }
+
+    fn end(&self, outcome: Outcome) {
+        let waiters = self.resolver.inflight.borrow_mut().leave(&self.key);
+        self.resolver.finish(Finished {
+            hash: self.hash,
+            key: Rc::clone(&self.key),
+            waiters,
+            outcome,
+        });
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if self.landed {
+            return;
+        }
+        if std::thread::panicking() {
+            self.resolver.tally.inc(Counter::TaskPanics);
+        }
+        self.end(Outcome::servfail(ExtendedError::OTHER, "internal error"));
+    }
+}

@@ -1,0 +1,253 @@
+//! From an upstream's response to a stored answer: only what answers the question is kept.
+//!
+//! The answer section is rebuilt along the chain from the question's name (CNAMEs first, in their
+//! order, always), then the RRset asked for. Of the authority section a negative answer keeps its SOA
+//! (RFC 2308) and, when DNSSEC data was asked for, the proofs. The rest is left out: nothing that the
+//! question did not lead to can reach the cache.
+//!
+//! Bounds: [`MAX_RECORDS`] in a response, [`MAX_CHAIN`] links of a chain.
+
+use swiftlet_cache::{self as cache, NewEntry};
+use swiftlet_parser::key::Key;
+use swiftlet_parser::name::Name;
+use swiftlet_parser::response::{Record, Response, Section};
+use swiftlet_parser::rr::{Class, Rcode, Type};
+use swiftlet_parser::template::{self, Source, Template};
+
+use super::Resolver;
+use crate::telemetry::Counter;
+use crate::upstream::Failure;
+
+/// Records that a response may have.
+pub const MAX_RECORDS: usize = 1024;
+
+/// CNAME and DNAME links that an answer may have.
+pub const MAX_CHAIN: usize = 16;
+
+/// For how long answers are kept, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Shorter TTLs are raised to this.
+    pub min_ttl_s: u32,
+    /// Longer TTLs are lowered to this.
+    pub max_ttl_s: u32,
+    /// Bound for negative answers (RFC 2308 §5 suggests 1 to 3 hours).
+    pub max_negative_ttl_s: u32,
+}
+
+impl Limits {
+    fn clamp(&self, ttl_s: u32) -> u32 {
+        // The largest wins over the smallest, whatever was configured.
+        ttl_s.max(self.min_ttl_s).min(self.max_ttl_s)
+    }
+}
+
+/// The records of a response that answer its question.
+#[derive(Debug)]
+pub struct Scrubbed<'m> {
+    /// The chain, then the RRset asked for, each with its signatures.
+    pub answer: Vec<Record<'m>>,
+    /// SOA and proofs.
+    pub authority: Vec<Record<'m>>,
+    /// Whether it says that the name or the type does not exist.
+    pub negative: bool,
+    /// Whether it may be kept at all: a negative answer without SOA may not (RFC 2308 §5).
+    pub storable: bool,
+}
+
+/// Scrubs a response, stores it under the key if its TTL allows, and returns its stored form.
+pub(super) fn store(
+    resolver: &Resolver,
+    key: &Key<'_>,
+    message: &[u8],
+) -> Result<Vec<u8>, Failure> {
+    let response = Response::parse(message).map_err(|_| Failure::Malformed)?;
+    let scrubbed = scrub(&response, key, &resolver.limits)?;
+    let mut stored = Vec::with_capacity(256);
+    let source = Source {
+        qname: key.qname(),
+        rcode: response.rcode(),
+        secure: response.flags().ad(),
+        answer: &scrubbed.answer,
+        authority: &scrubbed.authority,
+        additional: &[],
+    };
+    template::build(&source, &mut stored).map_err(|_| Failure::Malformed)?;
+    let ttl_s = match Template::from_bytes(&stored) {
+        Some(template) if scrubbed.storable => template.min_ttl(),
+        _ => 0,
+    };
+    let entry = NewEntry { answer: &stored, ttl_s, stale_s: 0, negative: scrubbed.negative };
+    let place = cache::Key { hash: key.hash, bytes: key.bytes };
+    let now = resolver.clock.now();
+    if resolver.service.cache.insert(place, entry, now.boot_ms) == cache::Inserted::Stored {
+        resolver.tally.inc(Counter::CacheInserts);
+    }
+    Ok(stored)
+}
+
+/// Keeps what answers the question.
+pub fn scrub<'m>(
+    response: &Response<'m>,
+    key: &Key<'_>,
+    limits: &Limits,
+) -> Result<Scrubbed<'m>, Failure> {
+    if response.flags().tc() {
+        return Err(Failure::Malformed);
+    }
+    let rcode = response.rcode();
+    match rcode {
+        Rcode::NOERROR | Rcode::NXDOMAIN | Rcode::YXDOMAIN => {}
+        other => return Err(Failure::Rcode(other)),
+    }
+    if response.records().take(MAX_RECORDS + 1).count() > MAX_RECORDS {
+        return Err(Failure::Malformed);
+    }
+    let (mut answer, last_name) = follow_chain(response, key)?;
+    let chain_len = answer.len();
+    gather(response, key, &last_name, key.qtype(), &mut answer);
+    let negative = answer.len() == chain_len;
+    if !negative && rcode == Rcode::NXDOMAIN {
+        return Err(Failure::Malformed);
+    }
+    for record in &mut answer {
+        record.ttl = limits.clamp(record.ttl);
+    }
+    let mut scrubbed = Scrubbed { answer, authority: Vec::new(), negative, storable: true };
+    if negative {
+        scrubbed.storable = keep_denial(response, key, &last_name, limits, &mut scrubbed)?;
+    } else if key.variant().dnssec_ok() {
+        // An answer made from a wildcard needs the proof that nothing closer exists (RFC 4035 §3.1.3.3).
+        keep_proofs(response, limits.max_ttl_s, &mut scrubbed.authority);
+    }
+    scrubbed.storable &= rcode != Rcode::YXDOMAIN;
+    Ok(scrubbed)
+}
+
+/// The links from the question's name on, and the name that they end at.
+fn follow_chain<'m>(
+    response: &Response<'m>,
+    key: &Key<'_>,
+) -> Result<(Vec<Record<'m>>, Name), Failure> {
+    let mut name = Name::from_wire(key.qname()).ok_or(Failure::Malformed)?;
+    let mut chain = Vec::new();
+    if matches!(key.qtype(), Type::CNAME | Type::DNAME) {
+        return Ok((chain, name));
+    }
+    for _ in 0..MAX_CHAIN {
+        if owned(response, &name, key.qtype()).next().is_some() {
+            return Ok((chain, name));
+        }
+        let Some(cname) = owned(response, &name, Type::CNAME).next() else {
+            return Ok((chain, name));
+        };
+        // The DNAME from which a CNAME was made goes before it (RFC 6672 §3.1).
+        if let Some(owner) = dname_above(response, &name) {
+            gather(response, key, &owner, Type::DNAME, &mut chain);
+        }
+        chain.push(cname);
+        gather_signatures(response, key, &name, Type::CNAME, &mut chain);
+        name = cname.rdata_name(0).ok_or(Failure::Malformed)?;
+    }
+    Err(Failure::Malformed)
+}
+
+/// Appends an RRset, its TTLs made equal (RFC 2181 §5.2), and its signatures.
+fn gather<'m>(
+    response: &Response<'m>,
+    key: &Key<'_>,
+    owner: &Name,
+    rtype: Type,
+    records: &mut Vec<Record<'m>>,
+) {
+    let Some(ttl) = owned(response, owner, rtype).map(|record| record.ttl).min() else {
+        return;
+    };
+    records.extend(owned(response, owner, rtype).map(|record| with_ttl(record, ttl)));
+    gather_signatures(response, key, owner, rtype, records);
+}
+
+fn gather_signatures<'m>(
+    response: &Response<'m>,
+    key: &Key<'_>,
+    owner: &Name,
+    covered: Type,
+    records: &mut Vec<Record<'m>>,
+) {
+    if key.variant().dnssec_ok() && covered != Type::RRSIG {
+        let covers = |record: &Record<'_>| record.covered_type() == Some(covered);
+        records.extend(owned(response, owner, Type::RRSIG).filter(covers));
+    }
+}
+
+/// The answer section's records of one owner and type.
+fn owned<'r, 'm>(
+    response: &'r Response<'m>,
+    owner: &'r Name,
+    rtype: Type,
+) -> impl Iterator<Item = Record<'m>> + use<'r, 'm> {
+    response
+        .section(Section::Answer)
+        .filter(move |record| record.rtype == rtype && record.class == Class::IN)
+        .filter(move |record| record.owner().as_ref() == Some(owner))
+}
+
+/// The owner of a DNAME in the answer that lies above a name.
+fn dname_above(response: &Response<'_>, name: &Name) -> Option<Name> {
+    response
+        .section(Section::Answer)
+        .filter(|record| record.rtype == Type::DNAME && record.class == Class::IN)
+        .filter_map(|record| record.owner())
+        .find(|owner| owner != name && name.is_at_or_below(owner.as_wire()))
+}
+
+/// Keeps the SOA that a negative answer is cached by, with the answer's TTL written into it, and the
+/// proofs. Returns whether there was one.
+fn keep_denial<'m>(
+    response: &Response<'m>,
+    key: &Key<'_>,
+    denied: &Name,
+    limits: &Limits,
+    scrubbed: &mut Scrubbed<'m>,
+) -> Result<bool, Failure> {
+    let in_authority = || response.section(Section::Authority).filter(|r| r.class == Class::IN);
+    let soa = in_authority()
+        .filter(|record| record.rtype == Type::SOA)
+        .find(|record| record.owner().is_some_and(|owner| denied.is_at_or_below(owner.as_wire())));
+    let Some(soa) = soa else {
+        // NOERROR without data or SOA but with NS records is a referral: not a resolver's answer.
+        let refers = in_authority().any(|record| record.rtype == Type::NS);
+        return match (response.rcode(), refers, scrubbed.answer.is_empty()) {
+            (Rcode::NOERROR, true, true) => Err(Failure::Malformed),
+            _ => Ok(false),
+        };
+    };
+    let minimum = soa.soa_minimum().ok_or(Failure::Malformed)?;
+    let chain = scrubbed.answer.iter().map(|record| record.ttl).min().unwrap_or(u32::MAX);
+    let ttl = soa.ttl.min(minimum).min(chain).max(limits.min_ttl_s).min(limits.max_negative_ttl_s);
+    scrubbed.authority.push(with_ttl(soa, ttl));
+    if key.variant().dnssec_ok() {
+        let soa_owner = soa.owner();
+        let signatures = in_authority().filter(|record| {
+            record.covered_type() == Some(Type::SOA) && record.owner() == soa_owner
+        });
+        scrubbed.authority.extend(signatures.map(|record| with_ttl(record, ttl)));
+        keep_proofs(response, ttl, &mut scrubbed.authority);
+    }
+    Ok(true)
+}
+
+/// Keeps NSEC and NSEC3 records with their signatures, for at most `max_ttl_s`.
+fn keep_proofs<'m>(response: &Response<'m>, max_ttl_s: u32, authority: &mut Vec<Record<'m>>) {
+    let is_proof = |rtype| matches!(rtype, Type::NSEC | Type::NSEC3);
+    let proofs = response
+        .section(Section::Authority)
+        .filter(|record| record.class == Class::IN)
+        .filter(|record| is_proof(record.rtype) || record.covered_type().is_some_and(is_proof));
+    authority.extend(proofs.map(|record| with_ttl(record, record.ttl.min(max_ttl_s))));
+}
+
+fn with_ttl(mut record: Record<'_>, ttl: u32) -> Record<'_> {
+    record.ttl = ttl;
+    record
+}

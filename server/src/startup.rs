@@ -1,0 +1,295 @@
+//! From the configuration to serving: limits, sockets, workers, and the lines that say so.
+
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use socket2::Socket;
+use swiftlet_cache::AnswerCache;
+use swiftlet_net::backend::{Backend as _, Epoll, Kind, Options};
+use swiftlet_net::clock::Clock;
+use swiftlet_net::socket::{Granted, Listener, probe};
+use swiftlet_net::{cores, limits};
+use swiftlet_parser::key::Seed;
+
+use crate::config::{Backend, Config, Http, TtlClock, format_bytes};
+use crate::control;
+use crate::edns;
+use crate::lifecycle::Lifecycle;
+use crate::mailbox::Post;
+use crate::pipeline::Service;
+use crate::policy::{Acl, Identity, Policies, special_use};
+use crate::resolver::{Resolver, store};
+use crate::telemetry::Board;
+use crate::telemetry::http::Observed;
+use crate::upstream::{Servers, Upstreams};
+use crate::worker::Worker;
+
+/// Questions that one worker may have in flight, if the limit of open files allows.
+const MAX_FLIGHTS: usize = 8192;
+
+/// Open files that are not sockets to upstreams: listeners, HTTP clients, the runtimes' own.
+const OTHER_FILES: u64 = 256;
+
+/// Fewer open files than this per worker will be felt.
+const COMFORTABLE_FLIGHTS: u64 = 1024;
+
+/// Serves until a signal ends it. Every error names what could not be done and how to mend it.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    let files = limits::raise_open_files().context("cannot read the limit of open files")?;
+    probe(&config.listen)?;
+    let http = open_http(config.settings.http)?;
+    let plan = Plan::new(config, files.soft);
+
+    let (reports, started) = mpsc::channel();
+    let workers: Vec<JoinHandle<()>> = (0..config.workers)
+        .map(|number| plan.spawn(number, reports.clone()))
+        .collect::<Result<_, _>>()
+        .context("cannot start a worker thread")?;
+    drop(reports);
+    let mut opened = Vec::new();
+    for report in started {
+        opened.push(report?);
+    }
+    if opened.len() < config.workers {
+        bail!("a worker ended while it was starting");
+    }
+    opened.sort_by_key(|opened: &Opened| opened.number);
+    announce(config, &plan, &opened, files.soft);
+
+    let observed = Arc::new(Observed {
+        board: plan.board,
+        service: plan.service,
+        lifecycle: plan.lifecycle,
+        post: plan.post,
+        sockets: opened.into_iter().map(|opened| opened.sockets).collect(),
+    });
+    let lameduck = Duration::from_millis(config.settings.lameduck_ms.into());
+    control::run(&observed, http, lameduck)?;
+    for worker in workers {
+        // A worker that panics aborts the process, so there is no panic to find here.
+        let _ = worker.join();
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn open_http(http: Http) -> anyhow::Result<Option<TcpListener>> {
+    let Http::On(address) = http else {
+        return Ok(None);
+    };
+    let advice = "choose another SWIFTLET_HTTP, or off";
+    let listener = TcpListener::bind(address)
+        .with_context(|| format!("cannot serve HTTP on {address} ({advice})"))?;
+    listener.set_nonblocking(true).context("cannot make the HTTP socket non-blocking")?;
+    Ok(Some(listener))
+}
+
+/// What every worker is built from.
+struct Plan {
+    service: Arc<Service>,
+    servers: Servers,
+    limits: store::Limits,
+    options: Options,
+    kind: Kind,
+    clock: Clock,
+    board: Board,
+    post: Post,
+    lifecycle: Lifecycle,
+    cores: Vec<usize>,
+    max_flights: usize,
+    timeout: Duration,
+}
+
+/// What a worker reports when its sockets are open.
+struct Opened {
+    number: usize,
+    granted: Vec<Granted>,
+    sockets: Vec<Socket>,
+    pinned: bool,
+}
+
+impl Plan {
+    fn new(config: &Config, open_files: u64) -> Self {
+        let settings = &config.settings;
+        let for_flights = open_files.saturating_sub(OTHER_FILES) / config.workers as u64;
+        Self {
+            service: Arc::new(service(config)),
+            servers: Servers::new(&config.upstreams),
+            limits: store::Limits {
+                min_ttl_s: settings.min_ttl,
+                max_ttl_s: settings.max_ttl,
+                max_negative_ttl_s: settings.max_negative_ttl,
+            },
+            options: Options {
+                listeners: config.listen.iter().map(|&address| Listener { address }).collect(),
+                batch: settings.batch,
+                recv_buffer: Some(settings.recv_buffer as usize),
+                send_buffer: Some(settings.send_buffer as usize),
+            },
+            kind: match settings.backend {
+                Backend::Auto | Backend::Epoll => Kind::Epoll,
+            },
+            clock: Clock::System { follow_wall: settings.ttl_clock == TtlClock::Wall },
+            board: Board::new(config.workers),
+            post: Post::new(config.workers),
+            lifecycle: Lifecycle::new(config.workers),
+            cores: config.cores.clone(),
+            max_flights: MAX_FLIGHTS.min(for_flights.max(1) as usize),
+            timeout: Duration::from_millis(settings.upstream_timeout_ms.into()),
+        }
+    }
+
+    /// Starts a worker thread, which reports once whether its sockets are open.
+    fn spawn(
+        &self,
+        number: usize,
+        reports: mpsc::Sender<anyhow::Result<Opened>>,
+    ) -> std::io::Result<JoinHandle<()>> {
+        let resolver = self.resolver(number);
+        let Self { service, options, kind, clock, board, post, lifecycle, cores, .. } = self;
+        let (service, options, kind) = (Arc::clone(service), options.clone(), *kind);
+        let (clock, tally) = (clock.clone(), board.tally(number));
+        let (post, lifecycle) = (post.clone(), lifecycle.clone());
+        let core = cores.get(number).copied();
+        std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            // A half-dead server would go on taking its share of the queries: better none at all.
+            let _abort = AbortOnPanic;
+            let pinned = core.is_some_and(cores::pin);
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return report_failure(&reports, error),
+            };
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, async {
+                match kind {
+                    Kind::Epoll => {
+                        let backend = match Epoll::open(&options) {
+                            Ok(backend) => backend,
+                            Err(error) => return report_failure(&reports, error),
+                        };
+                        let granted = backend.granted().collect();
+                        let sockets = match backend.sockets().collect() {
+                            Ok(sockets) => sockets,
+                            Err(error) => return report_failure(&reports, error),
+                        };
+                        let _ = reports.send(Ok(Opened { number, granted, sockets, pinned }));
+                        drop(reports);
+                        let resolver = Rc::new(resolver());
+                        let worker = Worker {
+                            number,
+                            backend,
+                            service,
+                            resolver,
+                            post,
+                            lifecycle,
+                            clock,
+                            tally,
+                        };
+                        worker.run().await;
+                    }
+                }
+            });
+        })
+    }
+
+    /// Builds a worker's resolver, which must not leave its thread.
+    fn resolver(&self, number: usize) -> impl FnOnce() -> Resolver + Send + 'static {
+        let (service, servers) = (Arc::clone(&self.service), self.servers.clone());
+        let (clock, tally) = (self.clock.clone(), self.board.tally(number));
+        let (limits, timeout, max_flights) = (self.limits, self.timeout, self.max_flights);
+        move || {
+            let udp_size = service.edns.udp_size;
+            let upstreams = Upstreams::new(servers, timeout, udp_size, tally.clone());
+            Resolver::new(service, upstreams, limits, clock, tally, max_flights)
+        }
+    }
+}
+
+fn report_failure(reports: &mpsc::Sender<anyhow::Result<Opened>>, error: impl Into<anyhow::Error>) {
+    // The receiver is gone only when another worker failed first, which is then what is told.
+    let _ = reports.send(Err(error.into()));
+}
+
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+fn service(config: &Config) -> Service {
+    let version = concat!("swiftlet ", env!("CARGO_PKG_VERSION"));
+    let identity = Identity::new(version, config.identity.as_deref());
+    let nsid = identity.name().map(Into::into);
+    Service {
+        policies: Policies {
+            acl: Acl::new(&config.settings.allow),
+            identity,
+            special_use: special_use::Zones::default(),
+        },
+        edns: edns::Settings { udp_size: config.settings.udp_size, nsid },
+        cache: AnswerCache::new(swiftlet_cache::Config { max_bytes: config.cache_size }),
+        seed: Seed::new(rand::random()),
+    }
+}
+
+/// Says in a few lines what was made of the configuration, and which limits of the host hurt.
+fn announce(config: &Config, plan: &Plan, opened: &[Opened], open_files: u64) {
+    let settings = &config.settings;
+    let why = |variable: &str| {
+        let source = config.effective.iter().find(|source| source.variable == variable);
+        source.map(|source| source.why.as_str()).unwrap_or_default()
+    };
+    tracing::info!("swiftlet {}", env!("CARGO_PKG_VERSION"));
+    tracing::info!("listening on {} (udp)", list(&config.listen));
+    let pinned: Vec<_> = opened.iter().filter(|opened| opened.pinned).collect();
+    let cores = match pinned.len() == config.workers {
+        true => format!("pinned to cores {}", list(&config.cores)),
+        false => "not pinned".into(),
+    };
+    tracing::info!("{} workers, {cores} ({})", config.workers, why("SWIFTLET_WORKERS"));
+    tracing::info!(
+        "backend {} (the one compiled in), batches of {}",
+        plan.kind.name(),
+        settings.batch
+    );
+    let cache = format_bytes(config.cache_size);
+    tracing::info!("answer cache of {cache} bytes ({})", why("SWIFTLET_CACHE_SIZE"));
+    tracing::info!("forwarding to {} ({})", list(&config.upstreams), why("SWIFTLET_FORWARD"));
+    tracing::info!("serving clients in {}", list(&settings.allow));
+    if let Http::On(address) = settings.http {
+        tracing::info!("http://{address}/ has metrics, health and ready");
+    }
+    for note in &config.notes {
+        tracing::info!("{note}");
+    }
+    let granted =
+        opened.iter().flat_map(|opened| &opened.granted).map(|granted| granted.recv).min();
+    let asked = settings.recv_buffer as usize;
+    if let Some(granted) = granted.filter(|&granted| granted < asked) {
+        tracing::warn!(
+            "receive buffers are {} bytes instead of {}: bursts may be dropped; \
+             run `sysctl -w net.core.rmem_max={asked}` or grant CAP_NET_ADMIN",
+            format_bytes(granted as u64),
+            format_bytes(settings.recv_buffer),
+        );
+    }
+    if open_files < OTHER_FILES + COMFORTABLE_FLIGHTS * config.workers as u64 {
+        tracing::warn!(
+            "only {open_files} open files: at most {} questions in flight a worker; \
+             raise `ulimit -n` or LimitNOFILE=",
+            plan.max_flights
+        );
+    }
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,97 @@
+//! The HTTP endpoint of the control thread: `/metrics`, `/health`, `/ready`.
+//!
+//! `/health` says whether every worker still turns, `/ready` whether new clients should come here.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+
+use super::metrics;
+use super::{Board, Counter};
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::mailbox::Post;
+use crate::pipeline::Service;
+
+/// A worker that does not turn for this long after it was rung is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
+
+/// How often a worker that was rung is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// What the endpoint shows.
+pub struct Observed {
+    /// The workers' counters.
+    pub board: Board,
+    /// The cache among others.
+    pub service: Arc<Service>,
+    /// The phase of the process.
+    pub lifecycle: Lifecycle,
+    /// The bells of the workers.
+    pub post: Post,
+    /// The workers' sockets, for what the kernel dropped at them; by worker.
+    pub sockets: Vec<Vec<socket2::Socket>>,
+}
+
+/// Serves until its runtime ends.
+pub async fn serve(listener: TcpListener, observed: Arc<Observed>) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(show_metrics))
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .with_state(observed);
+    axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
+}
+
+async fn index() -> &'static str {
+    concat!(
+        "swiftlet ",
+        env!("CARGO_PKG_VERSION"),
+        "\n\n/metrics  counters for Prometheus\n",
+        "/health   200 while every worker turns\n",
+        "/ready    200 while new clients should come here\n",
+    )
+}
+
+async fn show_metrics(State(observed): State<Arc<Observed>>) -> impl IntoResponse {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match metrics::encode(&observed) {
+        Ok(text) => Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text)),
+        Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+async fn ready(State(observed): State<Arc<Observed>>) -> (StatusCode, &'static str) {
+    match observed.lifecycle.phase() {
+        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Phase::Ready => (StatusCode::OK, "ready\n"),
+        Phase::Lameduck | Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    }
+}
+
+async fn health(State(observed): State<Arc<Observed>>) -> (StatusCode, String) {
+    let turns = || -> Vec<u64> {
+        observed.board.workers().iter().map(|counters| counters.get(Counter::Turns)).collect()
+    };
+    let before = turns();
+    let stuck = || -> Vec<usize> {
+        let now = turns();
+        (0..before.len()).filter(|&worker| now[worker] == before[worker]).collect()
+    };
+    observed.post.ring_all();
+    let all_turned = async {
+        while !stuck().is_empty() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    match tokio::time::timeout(STUCK_AFTER, all_turned).await {
+        Ok(()) => (StatusCode::OK, "healthy\n".into()),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, format!("workers {:?} are stuck\n", stuck())),
+    }
+}

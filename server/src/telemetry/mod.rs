@@ -1,0 +1,7 @@
+//! What the server says of itself: counters, and the HTTP endpoint that shows them.
+
+pub mod counters;
+pub mod http;
+mod metrics;
+
+pub use counters::{Board, Counter, Counters, Tally};
