@@ -251,10 +251,14 @@ fn announce(config: &Config, plan: &Plan, opened: &[Opened], open_files: u64) {
     tracing::info!("listening on {} (udp)", list(&config.listen));
     let pinned: Vec<_> = opened.iter().filter(|opened| opened.pinned).collect();
     let cores = match pinned.len() == config.workers {
-        true => format!("pinned to cores {}", list(&config.cores)),
+        true => format!("pinned to core {}", list(&config.cores)),
         false => "not pinned".into(),
     };
-    tracing::info!("{} workers, {cores} ({})", config.workers, why("SWIFTLET_WORKERS"));
+    let workers = match config.workers {
+        1 => "1 worker".into(),
+        many => format!("{many} workers"),
+    };
+    tracing::info!("{workers}, {cores} ({})", why("SWIFTLET_WORKERS"));
     tracing::info!(
         "backend {} (the one compiled in), batches of {}",
         plan.kind.name(),

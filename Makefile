@@ -1,0 +1,36 @@
+# The commands of this project. Everything else is plain cargo.
+
+# Seconds that each fuzz target runs.
+SECONDS_EACH ?= 60
+# Where the tests look for knotd.
+export PATH := $(PATH):/usr/sbin
+
+.PHONY: help run test check packages fuzz bench
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+run: ## build and start the server on port 5300 of loopback
+	cargo run --release
+
+test: packages check ## format, lints, unit, property and end-to-end tests
+	cargo test --workspace
+	cargo test -p swiftlet-parser --no-default-features
+
+check: ## format and lints alone
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p swiftlet-parser --no-default-features --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+
+packages: ## install what the end-to-end tests use, as root
+	@.ci/install-test-packages
+
+fuzz: ## run each fuzz target for SECONDS_EACH (needs nightly and cargo-fuzz)
+	cd parser && for target in query response template_round_trip; do \
+	    cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS_EACH) || exit 1; \
+	done
+
+bench: ## the server against a bare echo: CPU per answer, as a ratio
+	cargo build --release -p swiftlet -p swiftlet-bench
+	target/release/swiftlet-bench hit

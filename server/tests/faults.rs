@@ -1,0 +1,341 @@
+//! Upstreams that fail, lie or stay silent: what the client gets and by when, and that nothing is left
+//! waiting (the counter law holds with nothing pending after each fault).
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::rdata::{A, CNAME};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use support::upstream::{Asked, Upstream, answer_to, failure, silent};
+use support::{PATIENCE, Swiftlet, ask, client, query};
+
+fn over(upstreams: &[&str], settings: &[(&str, &str)]) -> Swiftlet {
+    let forward = upstreams.join(",");
+    let mut all = vec![("FORWARD", forward.as_str())];
+    all.extend_from_slice(settings);
+    Swiftlet::start(&all)
+}
+
+/// The Extended DNS Error of an answer, by its number.
+fn extended_error(answer: &Message) -> Option<u16> {
+    let edns = answer.edns.as_ref()?;
+    let (_, option) = edns.options().as_ref().iter().find(|(code, _)| u16::from(*code) == 15)?;
+    let bytes = Vec::<u8>::try_from(option).ok()?;
+    Some(u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]))
+}
+
+fn with_edns(name: &str) -> Message {
+    let mut question = query(name, RecordType::A);
+    question.edns = Some(hickory_proto::op::Edns::new());
+    question
+}
+
+fn answered(server: &Swiftlet, name: &str) {
+    let answer = ask(server.dns, &query(name, RecordType::A));
+    assert_eq!(answer.metadata.response_code, ResponseCode::NoError, "{name}");
+    assert_eq!(answer.answers.len(), 1, "{name}");
+}
+
+#[test]
+fn a_dead_upstream_gives_servfail_with_the_reason_while_known_names_are_answered() {
+    let alive = Arc::new(AtomicBool::new(true));
+    let switch = Arc::clone(&alive);
+    let upstream = Upstream::start(move |asked| {
+        if switch.load(Ordering::Relaxed) {
+            asked.reply(&asked.answer(3600));
+        }
+    });
+    let server = over(&[&upstream.address.to_string()], &[("UPSTREAM_TIMEOUT_MS", "600")]);
+    answered(&server, "known.example.");
+    alive.store(false, Ordering::Relaxed);
+
+    let unknown = client(server.dns, PATIENCE);
+    let begun = Instant::now();
+    unknown.send(&with_edns("unknown.example.").to_vec().unwrap()).unwrap();
+    let mut hits = 0;
+    while begun.elapsed() < Duration::from_millis(300) {
+        answered(&server, "known.example.");
+        hits += 1;
+    }
+    assert!(hits > 10, "{hits} hits while the upstream was dead");
+    let mut packet = [0; 512];
+    let len = unknown.recv(&mut packet).expect("SERVFAIL comes");
+    let took = begun.elapsed();
+    let answer = Message::from_vec(&packet[..len]).unwrap();
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(extended_error(&answer), Some(22), "No Reachable Authority");
+    assert!((400..1500).contains(&took.as_millis()), "{took:?} with a time-out of 600 ms");
+    let metrics = server.settled();
+    assert_eq!(metrics.get("upstream_failures{cause=\"timeout\"}"), 2);
+}
+
+#[test]
+fn an_upstream_whose_port_is_closed_fails_at_once() {
+    let (socket, address) = silent();
+    drop(socket);
+    let server = over(&[&address.to_string()], &[("UPSTREAM_TIMEOUT_MS", "10000")]);
+    let begun = Instant::now();
+    let answer = ask(server.dns, &with_edns("www.example."));
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(extended_error(&answer), Some(23), "Network Error");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    server.settled();
+}
+
+#[test]
+fn the_second_upstream_is_tried_when_the_first_fails() {
+    let (_socket, first) = silent();
+    let good = Upstream::start(|asked| asked.reply(&asked.answer(60)));
+    let refusing = Upstream::start(|asked| {
+        asked.reply(&failure(&asked.message, ResponseCode::Refused));
+    });
+    let failing = Upstream::start(|asked| {
+        asked.reply(&failure(&asked.message, ResponseCode::ServFail));
+    });
+    for bad in [first, refusing.address, failing.address] {
+        let upstreams = [bad.to_string(), good.address.to_string()];
+        let server = over(&[&upstreams[0], &upstreams[1]], &[("UPSTREAM_TIMEOUT_MS", "400")]);
+        answered(&server, "www.example.");
+        // From now on the one that answered is asked first.
+        answered(&server, "other.example.");
+        let metrics = server.settled();
+        assert_eq!(metrics.get("upstream_queries{transport=\"udp\"}"), 3, "{bad}");
+        assert_eq!(metrics.sum("upstream_failures"), 1, "{bad}");
+    }
+}
+
+/// Replies that are not the answer, each sent before the true one: the client gets the true one.
+#[test]
+fn wrong_replies_are_counted_and_waited_past() {
+    type Lie = fn(&Asked<'_>);
+    let lies: [(&str, Lie); 7] = [
+        ("another ID", |asked| {
+            let mut lie = asked.answer(60);
+            lie.metadata.id = lie.metadata.id.wrapping_add(1);
+            asked.reply(&lie);
+        }),
+        ("another name", |asked| {
+            let mut lie = asked.answer(60);
+            lie.queries[0].set_name(Name::from_ascii("evil.example.").unwrap());
+            asked.reply(&lie);
+        }),
+        ("another type", |asked| {
+            let mut lie = asked.answer(60);
+            lie.queries[0].set_query_type(RecordType::AAAA);
+            asked.reply(&lie);
+        }),
+        ("another class", |asked| {
+            let mut lie = asked.answer(60);
+            lie.queries[0].set_query_class(DNSClass::CH);
+            asked.reply(&lie);
+        }),
+        ("the query itself", |asked| asked.reply(&asked.message)),
+        ("garbage", |asked| {
+            let _ = asked.socket.send_to(&[0xff; 64], asked.from);
+        }),
+        ("half a header", |asked| {
+            let _ = asked.socket.send_to(&[0; 6], asked.from);
+        }),
+    ];
+    for (what, lie) in lies {
+        let upstream = Upstream::start(move |asked| {
+            lie(&asked);
+            asked.reply(&asked.answer(60));
+        });
+        let server = over(&[&upstream.address.to_string()], &[]);
+        answered(&server, "www.example.");
+        let metrics = server.settled();
+        assert_eq!(metrics.get("upstream_wrong_replies"), 1, "{what}");
+        assert_eq!(metrics.sum("upstream_failures"), 0, "{what}");
+    }
+}
+
+#[test]
+fn a_reply_from_another_port_is_never_seen() {
+    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let upstream = Upstream::start(move |asked| {
+        let mut lie = asked.answer(60);
+        lie.answers[0].data = RData::A(A::new(203, 0, 113, 66));
+        stranger.send_to(&lie.to_vec().unwrap(), asked.from).unwrap();
+        asked.reply(&asked.answer(60));
+    });
+    let server = over(&[&upstream.address.to_string()], &[]);
+    let answer = ask(server.dns, &query("www.example.", RecordType::A));
+    assert_eq!(answer.answers[0].data, RData::A(A::new(192, 0, 2, 1)));
+    assert_eq!(server.settled().get("upstream_wrong_replies"), 0, "the kernel keeps it away");
+}
+
+#[test]
+fn too_many_wrong_replies_move_the_question_to_tcp() {
+    let forger = |asked: Asked<'_>| {
+        for offset in 1..=20 {
+            let mut lie = asked.answer(60);
+            lie.metadata.id = lie.metadata.id.wrapping_add(offset);
+            asked.reply(&lie);
+        }
+    };
+    let upstream =
+        Upstream::with_tcp(forger, |query| Some(answer_to(&query, 60).to_vec().unwrap()));
+    let server = over(&[&upstream.address.to_string()], &[]);
+    answered(&server, "www.example.");
+    assert_eq!(upstream.asked_over_tcp(), 1);
+    server.settled();
+}
+
+#[test]
+fn truncation_without_a_working_tcp_is_a_failure_not_a_hang() {
+    let truncated = |asked: Asked<'_>| {
+        let mut answer = asked.answer(60);
+        answer.metadata.truncation = true;
+        asked.reply(&answer);
+    };
+    type Stream = fn(Message) -> Option<Vec<u8>>;
+    let streams: [(&str, Option<Stream>); 5] = [
+        ("refused", None),
+        ("closed without an answer", Some(|_| None)),
+        ("garbage", Some(|_| Some(vec![0xff; 100]))),
+        ("an empty message", Some(|_| Some(Vec::new()))),
+        (
+            "half of an answer",
+            Some(|query| {
+                let whole = answer_to(&query, 60).to_vec().unwrap();
+                Some(whole[..whole.len() / 2].to_vec())
+            }),
+        ),
+    ];
+    for (what, stream) in streams {
+        let upstream = match stream {
+            None => Upstream::start(truncated),
+            Some(stream) => Upstream::with_tcp(truncated, stream),
+        };
+        let server = over(&[&upstream.address.to_string()], &[("UPSTREAM_TIMEOUT_MS", "800")]);
+        let begun = Instant::now();
+        let answer = ask(server.dns, &query("www.example.", RecordType::A));
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail, "{what}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{what}");
+        server.settled();
+    }
+}
+
+/// Records that the question does not lead to are left out of the answer and of the cache.
+#[test]
+fn records_outside_the_chain_are_scrubbed() {
+    let upstream = Upstream::start(|asked| {
+        let mut answer = asked.answer(60);
+        let victim = Name::from_ascii("bank.example.").unwrap();
+        let forged = Record::from_rdata(victim, 3600, RData::A(A::new(203, 0, 113, 66)));
+        answer.add_answer(forged.clone());
+        answer.add_authority(forged.clone());
+        answer.add_additional(forged);
+        asked.reply(&answer);
+    });
+    let server = over(&[&upstream.address.to_string()], &[]);
+    for _ in 0..2 {
+        let answer = ask(server.dns, &query("www.example.", RecordType::A));
+        assert_eq!((answer.answers.len(), answer.authorities.len()), (1, 0));
+        assert!(answer.additionals.is_empty());
+    }
+    let answer = ask(server.dns, &query("bank.example.", RecordType::A));
+    assert_eq!(answer.answers[0].data, RData::A(A::new(192, 0, 2, 1)));
+}
+
+#[test]
+fn chains_come_in_order_and_loops_are_failures() {
+    let link = |from: &str, to: &str| {
+        let target = RData::CNAME(CNAME(Name::from_ascii(to).unwrap()));
+        Record::from_rdata(Name::from_ascii(from).unwrap(), 60, target)
+    };
+    let upstream = Upstream::start(move |asked| {
+        let name = asked.message.queries[0].name().to_ascii();
+        let mut answer = asked.answer(60);
+        answer.answers.clear();
+        match name.as_str() {
+            "backwards.example." => {
+                let target = Name::from_ascii("c.example.").unwrap();
+                answer.add_answer(Record::from_rdata(target, 60, RData::A(A::new(192, 0, 2, 3))));
+                answer.add_answer(link("b.example.", "c.example."));
+                answer.add_answer(link("backwards.example.", "b.example."));
+            }
+            "loop.example." => {
+                answer.add_answer(link("loop.example.", "b.example."));
+                answer.add_answer(link("b.example.", "loop.example."));
+            }
+            _ => {
+                answer.add_answer(link("self.example.", "self.example."));
+            }
+        }
+        asked.reply(&answer);
+    });
+    let server = over(&[&upstream.address.to_string()], &[]);
+    let answer = ask(server.dns, &query("backwards.example.", RecordType::A));
+    let owners: Vec<_> = answer.answers.iter().map(|record| record.name.to_ascii()).collect();
+    assert_eq!(owners, ["backwards.example.", "b.example.", "c.example."]);
+    for name in ["loop.example.", "self.example."] {
+        let answer = ask(server.dns, &query(name, RecordType::A));
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail, "{name}");
+    }
+    server.settled();
+}
+
+#[test]
+fn identical_misses_are_one_question_to_the_upstream() {
+    const CLIENTS: usize = 500;
+    let held: Arc<Mutex<Vec<(Message, std::net::SocketAddr)>>> = Arc::default();
+    let release = Arc::new(AtomicBool::new(false));
+    let (questions, gate) = (Arc::clone(&held), Arc::clone(&release));
+    let upstream = Upstream::start(move |asked| {
+        questions.lock().unwrap().push((asked.message.clone(), asked.from));
+        while !gate.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        asked.reply(&asked.answer(3600));
+    });
+    let server = over(&[&upstream.address.to_string()], &[("UPSTREAM_TIMEOUT_MS", "20000")]);
+    let question = query("popular.example.", RecordType::A).to_vec().unwrap();
+    let clients: Vec<_> = (0..CLIENTS).map(|_| client(server.dns, PATIENCE)).collect();
+    for client in &clients {
+        client.send(&question).unwrap();
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while server.metrics().get("queries_pending") < CLIENTS as u64 {
+        assert!(Instant::now() < deadline, "all of them wait");
+    }
+    release.store(true, Ordering::Release);
+    for client in &clients {
+        let mut packet = [0; 512];
+        let len = client.recv(&mut packet).expect("each is answered");
+        let answer = Message::from_vec(&packet[..len]).unwrap();
+        assert_eq!(answer.answers.len(), 1);
+    }
+    assert_eq!(upstream.asked(), 1);
+    assert_eq!(server.settled().get("waits_coalesced"), CLIENTS as u64 - 1);
+}
+
+#[test]
+fn sockets_go_back_after_time_outs() {
+    let (_socket, address) = silent();
+    let server = over(&[&address.to_string()], &[("UPSTREAM_TIMEOUT_MS", "20")]);
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    let before = open();
+    let socket = client(server.dns, PATIENCE);
+    const QUERIES: usize = 2000;
+    for batch in 0..QUERIES / 100 {
+        for name in 0..100 {
+            let name = format!("n{}.example.", batch * 100 + name);
+            socket.send(&query(&name, RecordType::A).to_vec().unwrap()).unwrap();
+        }
+        for _ in 0..100 {
+            let mut packet = [0; 512];
+            socket.recv(&mut packet).expect("each fails in time");
+        }
+    }
+    assert_eq!(server.settled().get("answers{rcode=\"SERVFAIL\"}"), QUERIES as u64);
+    let deadline = Instant::now() + PATIENCE;
+    while open() > before {
+        assert!(Instant::now() < deadline, "{} files open, {before} before", open());
+    }
+}

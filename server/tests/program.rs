@@ -1,0 +1,249 @@
+//! The program as an operator meets it: settings, errors, start, stop, HTTP.
+
+mod support;
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use support::upstream::{Upstream, silent};
+use support::{PATIENCE, Swiftlet, ask, client, free_port, program, query};
+
+fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+    let mut command = program();
+    command.args(arguments).envs(settings.iter().copied());
+    command.output().expect("the program can be run")
+}
+
+fn good_upstream() -> Upstream {
+    Upstream::start(|asked| asked.reply(&asked.answer(3600)))
+}
+
+/// Each wrong setting stops the start before anything is opened, and says what is wrong and expected.
+#[test]
+fn wrong_settings_are_named_with_what_is_expected() {
+    let rows: [(&str, &str, &[&str]); 21] = [
+        ("SWIFTLET_BATCH", "0", &["SWIFTLET_BATCH", "--batch", "'0'", "from 1 to 1024"]),
+        ("SWIFTLET_BATCH", "many", &["SWIFTLET_BATCH", "'many'", "from 1 to 1024"]),
+        ("SWIFTLET_WORKERS", "-1", &["SWIFTLET_WORKERS", "'-1'", "from 1 to 1024"]),
+        ("SWIFTLET_UDP_SIZE", "511", &["SWIFTLET_UDP_SIZE", "from 512 to 4096"]),
+        ("SWIFTLET_CACHE_SIZE", "12X", &["SWIFTLET_CACHE_SIZE", "1M to 1024G", "64M"]),
+        ("SWIFTLET_CACHE_SIZE", "1K", &["SWIFTLET_CACHE_SIZE", "1M to 1024G"]),
+        ("SWIFTLET_LISTEN", "localhost:53", &["SWIFTLET_LISTEN", "address:port"]),
+        ("SWIFTLET_LISTEN", "127.0.0.1", &["SWIFTLET_LISTEN", "127.0.0.1:53"]),
+        ("SWIFTLET_LISTEN", "127.0.0.1:53,127.0.0.1:53", &["127.0.0.1:53 twice"]),
+        ("SWIFTLET_FORWARD", "dns.example", &["SWIFTLET_FORWARD", "192.0.2.1:5353"]),
+        ("SWIFTLET_FORWARD", "192.0.2.1,192.0.2.1:53", &["192.0.2.1:53 twice"]),
+        ("SWIFTLET_ALLOW", "10.0.0.0/33", &["SWIFTLET_ALLOW", "'10.0.0.0/33'", "192.0.2.0/24"]),
+        ("SWIFTLET_PIN", "maybe", &["SWIFTLET_PIN", "true or false"]),
+        ("SWIFTLET_BACKEND", "dpdk", &["SWIFTLET_BACKEND", "'dpdk'", "auto, epoll"]),
+        ("SWIFTLET_LOG", "loud", &["SWIFTLET_LOG", "error, warn, info, debug, trace"]),
+        ("SWIFTLET_HTTP", "8053", &["SWIFTLET_HTTP", "127.0.0.1:8053, or off"]),
+        ("SWIFTLET_MIN_TTL", "86401", &["SWIFTLET_MIN_TTL", "from 0 to 86400"]),
+        (
+            "SWIFTLET_UPSTREAM_TIMEOUT_MS",
+            "5",
+            &["SWIFTLET_UPSTREAM_TIMEOUT_MS", "from 10 to 60000"],
+        ),
+        ("SWIFTLET_CACHESIZE", "1G", &["SWIFTLET_CACHESIZE is no setting", "SWIFTLET_CACHE_SIZE?"]),
+        ("SWIFTLET_LISTEN_ADDR", "x", &["SWIFTLET_LISTEN_ADDR is no setting", "SWIFTLET_LISTEN?"]),
+        ("SWIFTLET_XYZZY", "x", &["SWIFTLET_XYZZY is no setting", "--help"]),
+    ];
+    for (variable, value, expected) in rows {
+        let output = run(&[], &[(variable, value)]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{variable}={value}: {error}");
+        assert_eq!(error.lines().count(), 1, "{variable}={value}: {error}");
+        for text in expected {
+            assert!(error.contains(text), "{variable}={value}: '{text}' is not in: {error}");
+        }
+    }
+    let output = run(&[], &[("SWIFTLET_MIN_TTL", "100"), ("SWIFTLET_MAX_TTL", "99")]);
+    assert_eq!(output.status.code(), Some(2));
+    let output = run(&["--batch", "1025"], &[]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("SWIFTLET_BATCH (--batch): '1025'"));
+}
+
+#[test]
+fn config_shows_every_setting_with_its_source() {
+    let settings = [("SWIFTLET_BATCH", "32"), ("SWIFTLET_FORWARD", "192.0.2.1,[2001:db8::1]:5353")];
+    let output = run(&["config", "--udp-size", "1400"], &settings);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    for (setting, source) in [
+        ("SWIFTLET_BATCH=32 ", "# environment"),
+        ("SWIFTLET_UDP_SIZE=1400 ", "# flag"),
+        ("SWIFTLET_MAX_TTL=86400 ", "# default"),
+        ("SWIFTLET_WORKERS=", "# automatic: "),
+        ("SWIFTLET_CACHE_SIZE=", "# automatic: a quarter of the memory limit"),
+    ] {
+        let line = text.lines().find(|line| line.starts_with(setting)).unwrap_or_default();
+        assert!(line.contains(source), "{setting} {source}: {text}");
+    }
+    let help = run(&["--help"], &[]);
+    let help = String::from_utf8_lossy(&help.stdout);
+    let readme = include_str!("../../README.md");
+    for line in text.lines().filter(|line| line.starts_with("SWIFTLET_")) {
+        let variable = line.split('=').next().unwrap();
+        assert!(help.contains(&format!("[env: {variable}=")), "{variable} is missing in --help");
+        assert!(
+            readme.contains(&format!("`{}`", &variable["SWIFTLET_".len()..])),
+            "{variable} is missing in README"
+        );
+    }
+}
+
+#[test]
+fn asking_oneself_is_refused_and_an_own_address_among_others_left_out() {
+    let port = free_port();
+    for listen in [format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}")] {
+        let own = format!("127.0.0.1:{port}");
+        let output = run(&[], &[("SWIFTLET_LISTEN", &listen), ("SWIFTLET_FORWARD", &own)]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(&own) && error.contains("SWIFTLET_FORWARD"), "{error}");
+        let both = format!("{own},192.0.2.1");
+        let output = run(&["config"], &[("SWIFTLET_LISTEN", &listen), ("SWIFTLET_FORWARD", &both)]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("is this server itself"), "{text}");
+    }
+}
+
+#[test]
+fn a_second_instance_is_told_that_the_address_is_taken() {
+    let upstream = good_upstream();
+    let server = Swiftlet::start(&[("FORWARD", &upstream.address.to_string())]);
+    let settings = [
+        ("SWIFTLET_LISTEN", &*server.dns.to_string()),
+        ("SWIFTLET_FORWARD", "192.0.2.1"),
+        ("SWIFTLET_HTTP", "off"),
+    ];
+    let output = run(&[], &settings);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains(&format!("address {} is already in use", server.dns)), "{error}");
+}
+
+#[test]
+fn the_start_says_what_it_does_in_at_most_20_lines() {
+    let upstream = good_upstream();
+    let server = Swiftlet::start(&[("FORWARD", &upstream.address.to_string())]);
+    let log = server.logged.join("\n");
+    assert!(server.logged.len() <= 20, "{log}");
+    for text in [
+        &format!("listening on {}", server.dns),
+        "worker",
+        "answer cache of",
+        &format!("forwarding to {}", upstream.address),
+        &format!("http://{}/", server.http),
+        "ready",
+    ] {
+        assert!(log.contains(text), "'{text}' is not in:\n{log}");
+    }
+}
+
+#[test]
+fn http_shows_health_readiness_and_metrics() {
+    let upstream = good_upstream();
+    let server = Swiftlet::start(&[("FORWARD", &upstream.address.to_string())]);
+    assert_eq!(server.get("/health"), (200, "healthy\n".into()));
+    assert_eq!(server.get("/ready"), (200, "ready\n".into()));
+    assert_eq!(server.get("/").0, 200);
+    assert_eq!(server.get("/nowhere").0, 404);
+    ask(server.dns, &query("www.example.", RecordType::A));
+    let metrics = server.settled();
+    assert_eq!((metrics.get("queries_received"), metrics.get("queries_answered")), (1, 1));
+    assert_eq!((metrics.get("ready"), metrics.get("cache_inserts")), (1, 1));
+    assert_eq!(metrics.sum("worker_queries_received"), 1);
+    assert_eq!(metrics.sum("kernel_dropped"), 0);
+}
+
+#[test]
+fn a_stop_is_announced_then_served_through_then_quick() {
+    let upstream = good_upstream();
+    let settings = [("FORWARD", &*upstream.address.to_string()), ("LAMEDUCK_MS", "700")];
+    let mut server = Swiftlet::start(&settings);
+    ask(server.dns, &query("www.example.", RecordType::A));
+    let begun = Instant::now();
+    server.signal("TERM");
+    assert!(server.wait_for_log("then stopping"));
+    assert_eq!(server.get("/ready").0, 503);
+    assert_eq!(server.get("/health").0, 200);
+    ask(server.dns, &query("www.example.", RecordType::A));
+    ask(server.dns, &query("new.example.", RecordType::A));
+    let (status, _) = server.wait();
+    assert_eq!(status.code(), Some(0));
+    let took = begun.elapsed();
+    assert!((700..2700).contains(&took.as_millis()), "{took:?}");
+}
+
+#[test]
+fn a_stop_finishes_what_is_in_flight() {
+    let slow = Upstream::start(|asked| {
+        // Held back until the stop has begun: the test sends a second datagram then.
+        if asked.message.queries[0].name().to_ascii().starts_with("slow") {
+            let mut wake = [0; 16];
+            let _ = asked.socket.recv(&mut wake);
+        }
+        asked.reply(&asked.answer(60));
+    });
+    let mut server = Swiftlet::start(&[("FORWARD", &slow.address.to_string())]);
+    let waiting = client(server.dns, PATIENCE);
+    waiting.send(&query("slow.example.", RecordType::A).to_vec().unwrap()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while slow.asked() == 0 {
+        assert!(Instant::now() < deadline);
+    }
+    let begun = Instant::now();
+    server.signal("INT");
+    assert!(server.wait_for_log("then stopping"));
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"go", slow.address).unwrap();
+    let mut answer = [0; 512];
+    assert!(waiting.recv(&mut answer).is_ok(), "the query in flight is answered");
+    let (status, _) = server.wait();
+    assert_eq!(status.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_silent_upstream_does_not_hold_up_the_stop() {
+    let (_socket, address) = silent();
+    let mut server = Swiftlet::start(&[("FORWARD", &address.to_string())]);
+    let waiting = client(server.dns, PATIENCE);
+    waiting.send(&query("www.example.", RecordType::A).to_vec().unwrap()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while server.metrics().get("queries_pending") == 0 {
+        assert!(Instant::now() < deadline);
+    }
+    let begun = Instant::now();
+    server.signal("TERM");
+    let (status, _) = server.wait();
+    assert_eq!(status.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+/// A wildcard answers from the address that was asked, else the client's kernel drops the answer.
+#[test]
+fn wildcards_answer_from_the_address_asked() {
+    let upstream = good_upstream();
+    let port = free_port();
+    let listen = format!("0.0.0.0:{port},[::]:{port}");
+    let settings = [("FORWARD", &*upstream.address.to_string()), ("LISTEN", &listen)];
+    let _server = Swiftlet::start(&settings);
+    for last in 1..=5 {
+        let address = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), port));
+        for name in ["hit.example.".into(), format!("miss-{last}.example.")] {
+            // `ask` connects its socket, so an answer from elsewhere never arrives.
+            let answer = ask(address, &query(&name, RecordType::A));
+            assert_eq!(answer.metadata.response_code, ResponseCode::NoError, "{address} {name}");
+        }
+    }
+    if UdpSocket::bind("[::1]:0").is_ok() {
+        ask(
+            SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port)),
+            &query("six.example.", RecordType::A),
+        );
+    }
+}
