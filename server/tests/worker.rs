@@ -12,23 +12,18 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hickory_proto::rr::RecordType;
-use ipnet::IpNet;
 use support::upstream::Upstream;
-use support::{allocations, query};
+use support::{allocations, query, service};
 use swiftlet::lifecycle::{Lifecycle, Phase};
 use swiftlet::mailbox::Post;
-use swiftlet::pipeline::Service;
-use swiftlet::policy::{Acl, Identity, Policies, special_use};
 use swiftlet::resolver::{Resolver, store};
 use swiftlet::telemetry::{Board, Counter};
 use swiftlet::upstream::{Servers, Upstreams};
 use swiftlet::worker::Worker;
-use swiftlet_cache::AnswerCache;
 use swiftlet_net::backend::{Backend, Options, Packet, Received, SLOT_LEN, Sent};
 use swiftlet_net::clock::Clock;
 use swiftlet_net::route::Route;
 use swiftlet_net::socket::OpenError;
-use swiftlet_parser::key::Seed;
 
 #[global_allocator]
 static ALLOCATOR: allocations::Counting = allocations::Counting;
@@ -135,17 +130,7 @@ impl Backend for Flood {
 
 /// Runs one worker on the flood until the script ends, over an upstream that knows every name.
 fn run(script: Script, upstream: SocketAddr) -> (Script, Board) {
-    let networks: [IpNet; 1] = ["127.0.0.0/8".parse().unwrap()];
-    let service = Arc::new(Service {
-        policies: Policies {
-            acl: Acl::new(&networks),
-            identity: Identity::new("test", None),
-            special_use: special_use::Zones::default(),
-        },
-        edns: swiftlet::edns::Settings { udp_size: 1232, nsid: None },
-        cache: AnswerCache::new(swiftlet_cache::Config { max_bytes: 1 << 26 }),
-        seed: Seed::new(7),
-    });
+    let service = Arc::new(service());
     let board = Board::new(1);
     let (tally, clock, lifecycle) = (board.tally(0), Clock::default(), Lifecycle::new(1));
     let limits = store::Limits { min_ttl_s: 0, max_ttl_s: 86_400, max_negative_ttl_s: 3600 };

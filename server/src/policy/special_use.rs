@@ -169,3 +169,124 @@ pub(super) fn pointer(at: usize) -> [u8; 2] {
     let offset = swiftlet_parser::rr::HEADER_LEN + at;
     [0xC0 | (offset >> 8) as u8, offset as u8]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::policy::{Acl, Identity};
+
+    fn decide<'a>(policies: &'a Policies, name: &str, qtype: Type) -> Action<'a> {
+        let name = Name::from_text(name).unwrap();
+        let mut packet = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        packet.extend_from_slice(name.as_wire());
+        packet.extend_from_slice(&qtype.0.to_be_bytes());
+        packet.extend_from_slice(&[0, 1]);
+        let facts = swiftlet_parser::query::parse(&packet).unwrap();
+        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        query(policies, &Request { query: &facts, qname: name.as_wire(), client })
+    }
+
+    fn policies() -> Policies {
+        Policies {
+            acl: Acl::default(),
+            identity: Identity::new("", None),
+            special_use: Zones::default(),
+        }
+    }
+
+    /// NXDOMAIN or NODATA of the zone with this name.
+    fn negative(rcode: Rcode, name: &str, zone: &str) -> Action<'static> {
+        let len = |text: &str| Name::from_text(text).unwrap().as_wire().len();
+        Action::Answer(Answer::Negative { rcode, zone_at: len(name) - len(zone) })
+    }
+
+    #[test]
+    fn every_row_answers_at_its_name_and_below() {
+        let policies = policies();
+        for &(row, content) in TABLE {
+            let zone = row.replacen("..31", "", 1).replacen("..127", "", 1);
+            let below = format!("deep.Below.{zone}");
+            let (at_zone, under) = match content {
+                Content::Nothing => (Rcode::NXDOMAIN, Rcode::NXDOMAIN),
+                Content::Loopback | Content::NoData => (Rcode::NOERROR, Rcode::NOERROR),
+                Content::Empty | Content::EmptyUnsigned | Content::LocalhostPtr => {
+                    (Rcode::NOERROR, Rcode::NXDOMAIN)
+                }
+            };
+            let told = decide(&policies, &zone, Type::MX);
+            assert_eq!(told, negative(at_zone, &zone, &zone), "{zone}");
+            let told = decide(&policies, &below, Type::MX);
+            assert_eq!(told, negative(under, &below, &zone), "{below}");
+        }
+    }
+
+    #[test]
+    fn ranges_are_whole_and_end_where_they_end() {
+        let policies = policies();
+        for (name, ours) in [
+            ("15.172.in-addr.arpa", false),
+            ("16.172.in-addr.arpa", true),
+            ("31.172.in-addr.arpa", true),
+            ("32.172.in-addr.arpa", false),
+            ("63.100.in-addr.arpa", false),
+            ("64.100.in-addr.arpa", true),
+            ("127.100.in-addr.arpa", true),
+            ("128.100.in-addr.arpa", false),
+        ] {
+            let told = decide(&policies, name, Type::PTR);
+            assert_eq!(told != Action::Continue, ours, "{name}");
+        }
+    }
+
+    #[test]
+    fn loopback_has_its_addresses_and_its_name() {
+        let policies = policies();
+        let rdata = |name, qtype| match decide(&policies, name, qtype) {
+            Action::Answer(Answer::Record { rdata, .. }) => Some(rdata.to_vec()),
+            _ => None,
+        };
+        for name in ["localhost", "LocalHost", "a.b.localhost"] {
+            assert_eq!(rdata(name, Type::A), Some(vec![127, 0, 0, 1]), "{name}");
+            assert_eq!(rdata(name, Type::AAAA).map(|rdata| rdata[15]), Some(1), "{name}");
+        }
+        let ip6 = format!("1.{}ip6.arpa", "0.".repeat(31));
+        for name in ["1.0.0.127.in-addr.arpa", &ip6] {
+            assert_eq!(rdata(name, Type::PTR), Some(b"\x09localhost\x00".to_vec()), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_empty_zone_has_an_apex() {
+        let policies = policies();
+        for rtype in [Type::SOA, Type::NS] {
+            let told = decide(&policies, "10.in-addr.arpa", rtype);
+            assert_eq!(told, Action::Answer(Answer::Apex { rtype }));
+        }
+        // RFC 8375 §4: the parent knows whether home.arpa is signed.
+        assert_eq!(decide(&policies, "home.arpa", Type::DS), Action::Continue);
+        let below = decide(&policies, "printer.home.arpa", Type::DS);
+        assert_eq!(below, negative(Rcode::NXDOMAIN, "printer.home.arpa", "home.arpa"));
+    }
+
+    #[test]
+    fn other_names_go_on() {
+        let policies = policies();
+        for name in [
+            ".",
+            "com",
+            "arpa",
+            "in-addr.arpa",
+            "example.com",
+            "localhost.example",
+            "notlocalhost",
+            "test.example",
+            "11.in-addr.arpa",
+            "in-addr.arpa.example",
+            "onion.example",
+        ] {
+            assert_eq!(decide(&policies, name, Type::A), Action::Continue, "{name}");
+        }
+    }
+}

@@ -15,6 +15,11 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
+use ipnet::IpNet;
+use swiftlet::pipeline::Service;
+use swiftlet::policy::{Acl, Identity, Policies, special_use};
+use swiftlet_cache::AnswerCache;
+use swiftlet_parser::key::Seed;
 
 /// Longer than anything here should take; reaching it is a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -207,6 +212,21 @@ impl Metrics {
     pub fn sum(&self, family: &str) -> u64 {
         let prefix = format!("swiftlet_{family}_total{{");
         self.0.iter().filter(|(name, _)| name.starts_with(&prefix)).map(|(_, value)| value).sum()
+    }
+}
+
+/// What answering needs, with an empty cache, serving loopback.
+pub fn service() -> Service {
+    let networks: [IpNet; 1] = ["127.0.0.0/8".parse().expect("a network")];
+    Service {
+        policies: Policies {
+            acl: Acl::new(&networks),
+            identity: Identity::new("test", None),
+            special_use: special_use::Zones::default(),
+        },
+        edns: swiftlet::edns::Settings { udp_size: 1232, nsid: None },
+        cache: AnswerCache::new(swiftlet_cache::Config { max_bytes: 1 << 26 }),
+        seed: Seed::new(7),
     }
 }
 
