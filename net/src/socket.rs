@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::backend::MAX_BATCH;
+use crate::owner::{Owner, owner};
 use crate::sys::sockopt;
 
 /// One address that clients ask.
@@ -25,12 +26,17 @@ pub struct Listener {
 pub enum OpenError {
     /// EADDRINUSE.
     #[error(
-        "address {address} is already in use: another resolver or a second instance of this one holds it \
-         (systemd-resolved holds 127.0.0.53:53); stop it or listen on another address"
+        "address {address} is already in use by {}; stop it or listen on another address",
+        .owner.as_ref().map_or_else(
+            || "another resolver, or a second instance of this one (as root the message says which)".into(),
+            ToString::to_string,
+        )
     )]
     InUse {
         /// The address asked for.
         address: SocketAddr,
+        /// Who holds it, where that could be found out.
+        owner: Option<Owner>,
     },
     /// EACCES or EPERM.
     #[error(
@@ -98,7 +104,7 @@ pub enum OpenError {
 impl OpenError {
     fn at(address: SocketAddr, step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.raw_os_error() {
-            Some(libc::EADDRINUSE) => Self::InUse { address },
+            Some(libc::EADDRINUSE) => Self::InUse { address, owner: owner(address) },
             Some(libc::EACCES | libc::EPERM) => Self::NotPermitted { address },
             Some(libc::EADDRNOTAVAIL | libc::ENODEV) => Self::NotAvailable { address },
             Some(libc::EAFNOSUPPORT) => Self::NoFamily { address },
@@ -121,7 +127,7 @@ pub struct Granted {
     pub send: usize,
 }
 
-/// Binds each address once without SO_REUSEPORT and lets it go again.
+/// Binds each address once for UDP and TCP without SO_REUSEPORT and lets it go again.
 ///
 /// With that option alone a second instance would bind silently and take half of the queries; this
 /// finds it first.
@@ -129,6 +135,12 @@ pub fn probe(addresses: &[SocketAddr]) -> Result<(), OpenError> {
     for &address in addresses {
         let socket = new_socket(address, Type::DGRAM, Protocol::UDP)?;
         socket.bind(&address.into()).map_err(OpenError::at(address, "bind a UDP socket"))?;
+        let socket = new_socket(address, Type::STREAM, Protocol::TCP)?;
+        // Only listening sockets are in the way, not what is left of a predecessor's connections.
+        socket
+            .set_reuse_address(true)
+            .map_err(OpenError::at(address, "reuse the address (SO_REUSEADDR)"))?;
+        socket.bind(&address.into()).map_err(OpenError::at(address, "bind a TCP socket"))?;
     }
     Ok(())
 }
@@ -271,7 +283,7 @@ mod tests {
         let (_held, bound) = open(LOOPBACK);
         let (_shared, _) = open_listener(bound, None, None).unwrap();
         let error = probe(&[bound]).unwrap_err();
-        assert!(matches!(error, OpenError::InUse { address } if address == bound), "{error}");
+        assert!(matches!(error, OpenError::InUse { address, .. } if address == bound), "{error}");
         assert!(error.to_string().contains(&bound.to_string()));
     }
 

@@ -4,8 +4,10 @@
 //! Read [`worker`] first, the loop of one core, then [`pipeline`], the way of a packet. `ARCHITECTURE.md`
 //! is the map.
 
+pub mod clients;
 pub mod config;
 mod control;
+pub mod desk;
 pub mod edns;
 pub mod lifecycle;
 pub mod mailbox;
@@ -13,6 +15,7 @@ pub mod pipeline;
 pub mod policy;
 pub mod resolver;
 pub mod startup;
+pub mod stream;
 pub mod telemetry;
 pub mod upstream;
 pub mod worker;

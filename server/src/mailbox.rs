@@ -1,18 +1,38 @@
-//! Mail between workers: a bounded queue for each, and the bell that wakes it.
+//! Mail between workers: bounded queues for each, and the bell that wakes it.
 //!
 //! A miss goes to the worker that owns its key, so that one question is in flight for a key in the
-//! whole process without any lock. Bound: [`CAPACITY`] letters a worker; a letter that finds no room
-//! comes back to its sender, who answers and counts it.
+//! whole process without any lock. An answer for a TCP client goes to the worker that has the
+//! connection. Bounds: [`CAPACITY`] misses a worker; a miss that finds no room comes back to its sender,
+//! who answers and counts it. Answers must not get lost, and need no bound of their own: there are at
+//! most as many as queries in flight on connections.
 
 use std::sync::Arc;
 
-use crossbeam::queue::ArrayQueue;
+use crossbeam::queue::{ArrayQueue, SegQueue};
 use tokio::sync::Notify;
 
 use crate::pipeline::miss::Miss;
 
-/// Letters that may wait for one worker.
+/// Misses that may wait for one worker.
 pub const CAPACITY: usize = 16_384;
+
+/// What one worker tells another.
+#[derive(Debug)]
+pub enum Letter {
+    /// A question whose key the addressee owns.
+    Miss(Miss),
+    /// An answer for one of the addressee's connections.
+    Answer(StreamAnswer),
+}
+
+/// An answer to a query that came over TCP.
+#[derive(Debug)]
+pub struct StreamAnswer {
+    /// The connection's number.
+    pub connection: u64,
+    /// The DNS message; `None` when there is none after all.
+    pub message: Option<Box<[u8]>>,
+}
 
 /// The mailboxes of all workers, by their number.
 #[derive(Clone, Debug)]
@@ -20,7 +40,8 @@ pub struct Post(Arc<[Mailbox]>);
 
 #[derive(Debug)]
 struct Mailbox {
-    letters: ArrayQueue<Miss>,
+    misses: ArrayQueue<Miss>,
+    answers: SegQueue<StreamAnswer>,
     bell: Notify,
 }
 
@@ -28,11 +49,12 @@ impl Post {
     /// Empty mailboxes for `workers` workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self(
-            (0..workers)
-                .map(|_| Mailbox { letters: ArrayQueue::new(CAPACITY), bell: Notify::new() })
-                .collect(),
-        )
+        let mailbox = |_| Mailbox {
+            misses: ArrayQueue::new(CAPACITY),
+            answers: SegQueue::new(),
+            bell: Notify::new(),
+        };
+        Self((0..workers).map(mailbox).collect())
     }
 
     /// The worker that owns the keys of this hash.
@@ -43,17 +65,25 @@ impl Post {
 
     /// Hands a miss to a worker and wakes it; gives it back when that worker's mailbox is full.
     #[expect(clippy::result_large_err, reason = "the miss comes back whole, to be answered")]
-    pub fn send(&self, to: usize, miss: Miss) -> Result<(), Miss> {
+    pub fn send_miss(&self, to: usize, miss: Miss) -> Result<(), Miss> {
         let mailbox = &self.0[to];
-        mailbox.letters.push(miss)?;
+        mailbox.misses.push(miss)?;
         mailbox.bell.notify_one();
         Ok(())
     }
 
-    /// The next letter for a worker, oldest first.
+    /// Hands an answer to the worker that has the connection, and wakes it.
+    pub fn send_answer(&self, to: usize, answer: StreamAnswer) {
+        let mailbox = &self.0[to];
+        mailbox.answers.push(answer);
+        mailbox.bell.notify_one();
+    }
+
+    /// The next letter for a worker: answers first, for their clients have waited longest.
     #[must_use]
-    pub fn take(&self, worker: usize) -> Option<Miss> {
-        self.0[worker].letters.pop()
+    pub fn take(&self, worker: usize) -> Option<Letter> {
+        let mailbox = &self.0[worker];
+        mailbox.answers.pop().map(Letter::Answer).or_else(|| mailbox.misses.pop().map(Letter::Miss))
     }
 
     /// Waits until somebody rang: a letter came, or the control thread wants attention.

@@ -11,18 +11,22 @@ use socket2::Socket;
 use swiftlet_cache::AnswerCache;
 use swiftlet_net::backend::{Backend as _, Epoll, Kind, Options};
 use swiftlet_net::clock::Clock;
-use swiftlet_net::socket::{Granted, Listener, probe};
+use swiftlet_net::socket::{Granted, Listener, open_stream_listener, probe};
 use swiftlet_net::{cores, limits};
 use swiftlet_parser::key::Seed;
 
+use crate::clients::Clients;
 use crate::config::{Backend, Config, Http, TtlClock, format_bytes};
 use crate::control;
+use crate::desk::{Desk, Scratch};
 use crate::edns;
 use crate::lifecycle::Lifecycle;
 use crate::mailbox::Post;
 use crate::pipeline::Service;
 use crate::policy::{Acl, Identity, Policies, special_use};
 use crate::resolver::{Resolver, store};
+use crate::stream::Streams;
+use crate::stream::bounds::Bounds;
 use crate::telemetry::Board;
 use crate::telemetry::http::Observed;
 use crate::upstream::{Servers, Upstreams};
@@ -33,6 +37,9 @@ const MAX_FLIGHTS: usize = 8192;
 
 /// Open files that are not sockets to upstreams: listeners, HTTP clients, the runtimes' own.
 const OTHER_FILES: u64 = 256;
+
+/// Connections that may wait to be accepted at each listener.
+const TCP_BACKLOG: u16 = 1024;
 
 /// Fewer open files than this per worker will be felt.
 const COMFORTABLE_FLIGHTS: u64 = 1024;
@@ -99,9 +106,12 @@ struct Plan {
     board: Board,
     post: Post,
     lifecycle: Lifecycle,
+    clients: Clients,
+    bounds: Bounds,
     cores: Vec<usize>,
     max_flights: usize,
     timeout: Duration,
+    tcp_idle: Duration,
 }
 
 /// What a worker reports when its sockets are open.
@@ -115,7 +125,11 @@ struct Opened {
 impl Plan {
     fn new(config: &Config, open_files: u64) -> Self {
         let settings = &config.settings;
-        let for_flights = open_files.saturating_sub(OTHER_FILES) / config.workers as u64;
+        let tcp_max = tcp_max(settings.tcp_max_clients, open_files);
+        let for_flights =
+            open_files.saturating_sub(OTHER_FILES + tcp_max as u64) / config.workers as u64;
+        let max_flights = MAX_FLIGHTS.min(for_flights.max(1) as usize);
+        let half = (max_flights * config.workers / 2).max(1) as u32;
         Self {
             service: Arc::new(service(config)),
             servers: Servers::new(&config.upstreams),
@@ -137,9 +151,12 @@ impl Plan {
             board: Board::new(config.workers),
             post: Post::new(config.workers),
             lifecycle: Lifecycle::new(config.workers),
+            clients: Clients::new(settings.client_misses.unwrap_or(half)),
+            bounds: Bounds::new(tcp_max, settings.tcp_max_per_client as usize),
             cores: config.cores.clone(),
-            max_flights: MAX_FLIGHTS.min(for_flights.max(1) as usize),
+            max_flights,
             timeout: Duration::from_millis(settings.upstream_timeout_ms.into()),
+            tcp_idle: Duration::from_millis(settings.tcp_idle_ms.into()),
         }
     }
 
@@ -149,12 +166,10 @@ impl Plan {
         number: usize,
         reports: mpsc::Sender<anyhow::Result<Opened>>,
     ) -> std::io::Result<JoinHandle<()>> {
-        let resolver = self.resolver(number);
-        let Self { service, options, kind, clock, board, post, lifecycle, cores, .. } = self;
-        let (service, options, kind) = (Arc::clone(service), options.clone(), *kind);
-        let (clock, tally) = (clock.clone(), board.tally(number));
-        let (post, lifecycle) = (post.clone(), lifecycle.clone());
-        let core = cores.get(number).copied();
+        let (options, kind, lifecycle) = (self.options.clone(), self.kind, self.lifecycle.clone());
+        let (bounds, tcp_idle) = (self.bounds.clone(), self.tcp_idle);
+        let core = self.cores.get(number).copied();
+        let desk = self.desk(number);
         std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             // A half-dead server would go on taking its share of the queries: better none at all.
             let _abort = AbortOnPanic;
@@ -176,37 +191,70 @@ impl Plan {
                             Ok(sockets) => sockets,
                             Err(error) => return report_failure(&reports, error),
                         };
+                        let desk = Rc::new(desk());
+                        let streams = Rc::new(Streams::new(number, tcp_idle));
+                        if let Err(error) = accept(&options.listeners, &streams, &bounds, &desk) {
+                            return report_failure(&reports, error);
+                        }
                         let _ = reports.send(Ok(Opened { number, granted, sockets, pinned }));
                         drop(reports);
-                        let resolver = Rc::new(resolver());
-                        let worker = Worker {
-                            number,
-                            backend,
-                            service,
-                            resolver,
-                            post,
-                            lifecycle,
-                            clock,
-                            tally,
-                        };
-                        worker.run().await;
+                        Worker { backend, desk, streams, lifecycle }.run().await;
                     }
                 }
             });
         })
     }
 
-    /// Builds a worker's resolver, which must not leave its thread.
-    fn resolver(&self, number: usize) -> impl FnOnce() -> Resolver + Send + 'static {
+    /// Builds what a worker answers with; to be called on its thread, which it must not leave.
+    fn desk(&self, number: usize) -> impl FnOnce() -> Desk + Send + 'static {
         let (service, servers) = (Arc::clone(&self.service), self.servers.clone());
         let (clock, tally) = (self.clock.clone(), self.board.tally(number));
+        let (post, clients) = (self.post.clone(), self.clients.clone());
         let (limits, timeout, max_flights) = (self.limits, self.timeout, self.max_flights);
         move || {
             let udp_size = service.edns.udp_size;
             let upstreams = Upstreams::new(servers, timeout, udp_size, tally.clone());
-            Resolver::new(service, upstreams, limits, clock, tally, max_flights)
+            let resolver = Resolver::new(
+                Arc::clone(&service),
+                upstreams,
+                limits,
+                clock.clone(),
+                tally.clone(),
+                max_flights,
+            );
+            Desk {
+                number,
+                service,
+                resolver: Rc::new(resolver),
+                post,
+                clients,
+                clock,
+                tally,
+                scratch: Scratch::default().into(),
+            }
         }
     }
+}
+
+/// Opens a worker's TCP listeners and begins to accept.
+fn accept(
+    listeners: &[Listener],
+    streams: &Rc<Streams>,
+    bounds: &Bounds,
+    desk: &Rc<Desk>,
+) -> anyhow::Result<()> {
+    for listener in listeners {
+        let socket = open_stream_listener(listener.address, TCP_BACKLOG)?;
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        let accepting = Rc::clone(streams).accept(socket, bounds.clone(), Rc::clone(desk));
+        tokio::task::spawn_local(accepting);
+    }
+    Ok(())
+}
+
+/// TCP connections that fit: clients may have a quarter of the open files.
+fn tcp_max(wanted: u32, open_files: u64) -> usize {
+    u64::from(wanted).min(open_files / 4) as usize
 }
 
 fn report_failure(reports: &mpsc::Sender<anyhow::Result<Opened>>, error: impl Into<anyhow::Error>) {
@@ -234,7 +282,11 @@ fn service(config: &Config) -> Service {
             identity,
             special_use: special_use::Zones::default(),
         },
-        edns: edns::Settings { udp_size: config.settings.udp_size, nsid },
+        edns: edns::Settings {
+            udp_size: config.settings.udp_size,
+            nsid,
+            keepalive_100ms: (config.settings.tcp_idle_ms / 100) as u16,
+        },
         cache: AnswerCache::new(swiftlet_cache::Config { max_bytes: config.cache_size }),
         seed: Seed::new(rand::random()),
     }
@@ -248,7 +300,7 @@ fn announce(config: &Config, plan: &Plan, opened: &[Opened], open_files: u64) {
         source.map(|source| source.why.as_str()).unwrap_or_default()
     };
     tracing::info!("swiftlet {}", env!("CARGO_PKG_VERSION"));
-    tracing::info!("listening on {} (udp)", list(&config.listen));
+    tracing::info!("listening on {} (udp and tcp)", list(&config.listen));
     let pinned: Vec<_> = opened.iter().filter(|opened| opened.pinned).collect();
     let cores = match pinned.len() == config.workers {
         true => format!("pinned to core {}", list(&config.cores)),

@@ -3,29 +3,29 @@
 //! A worker owns its sockets, buffers, counters and miss tasks, and shares with the others only what
 //! is read-mostly (the service) or made for it (the mailboxes). Its life is a row of turns:
 //!
-//! 1. batches from the clients: receive, serve each packet, send ([`Worker::batch`]);
-//! 2. letters from the other workers: misses of which this one owns the key;
+//! 1. batches from the clients: receive, serve each packet, send;
+//! 2. letters from the other workers: misses of which this one owns the key, answers for its streams;
 //! 3. answers to those who waited;
-//! 4. then it yields to its miss tasks and the timers, or sleeps until something happens.
+//! 4. then it yields to its miss tasks, TCP connections and timers, or sleeps until something happens.
 //!
 //! A turn is bounded ([`MAX_BATCHES`], [`MAX_TURN`], [`MAX_LETTERS`], [`MAX_ANSWERS`]) even if packets are
 //! still there: a socket that is always ready must not starve the replies of the upstreams.
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use swiftlet_net::backend::{Backend, SLOT_LEN, Sent};
-use swiftlet_net::clock::Clock;
+use swiftlet_net::backend::{Backend, Sent};
 use swiftlet_parser::key::{Key, KeyBuf};
 
+use crate::desk::Desk;
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::mailbox::Post;
-use crate::pipeline::miss::{Miss, ReplyTo};
-use crate::pipeline::{Batch, Service, Verdict, answer, serve};
-use crate::resolver::{Finished, Resolver};
-use crate::telemetry::{Counter, Tally};
+use crate::mailbox::{Letter, StreamAnswer};
+use crate::pipeline::miss::{Miss, ReplyTo, Waiter};
+use crate::pipeline::{MAX_MESSAGE_LEN, Transport, Verdict, serve};
+use crate::resolver::Finished;
+use crate::stream::Streams;
+use crate::telemetry::Counter;
 
 /// Batches in one turn.
 const MAX_BATCHES: usize = 8;
@@ -45,24 +45,19 @@ const MAX_LAST_BATCHES: usize = 64;
 /// How long queries in flight may keep a stopping worker.
 const STOP_GRACE: Duration = Duration::from_millis(1500);
 
+/// How often a stopping worker looks whether its connections have ended.
+const STOP_LOOK: Duration = Duration::from_millis(5);
+
 /// One worker; `B` carries its clients' datagrams.
 pub struct Worker<B> {
-    /// Its number, from 0.
-    pub number: usize,
-    /// The sockets.
+    /// Its sockets.
     pub backend: B,
-    /// What answering needs.
-    pub service: Arc<Service>,
-    /// The questions of which it owns the key.
-    pub resolver: Rc<Resolver>,
-    /// The way to the other workers.
-    pub post: Post,
+    /// What it answers with.
+    pub desk: Rc<Desk>,
+    /// Its TCP connections.
+    pub streams: Rc<Streams>,
     /// When to stop.
     pub lifecycle: Lifecycle,
-    /// The time.
-    pub clock: Clock,
-    /// Its own counters.
-    pub tally: Tally,
 }
 
 impl<B: Backend> Worker<B> {
@@ -72,7 +67,7 @@ impl<B: Backend> Worker<B> {
             worker: self,
             keys: KeyBuf::default(),
             misses: Vec::new(),
-            answer: vec![0; SLOT_LEN],
+            answer: vec![0; MAX_MESSAGE_LEN],
         };
         while turns.worker.lifecycle.phase() < Phase::Stopping {
             match turns.turn() {
@@ -97,7 +92,7 @@ struct Turns<B> {
 impl<B: Backend> Turns<B> {
     /// One turn. Returns whether there is more to do at once.
     fn turn(&mut self) -> bool {
-        self.worker.tally.inc(Counter::Turns);
+        self.worker.desk.tally.inc(Counter::Turns);
         let begun = Instant::now();
         let mut packets_left = true;
         for _ in 0..MAX_BATCHES {
@@ -113,56 +108,51 @@ impl<B: Backend> Turns<B> {
 
     /// Receives one batch, serves it and sends the replies. Returns whether there was one.
     fn batch(&mut self) -> bool {
-        let Worker { backend, tally, .. } = &mut self.worker;
+        let Worker { backend, desk, .. } = &mut self.worker;
         let received = backend.receive();
         let taken = received.packets + received.dropped + received.oversize;
         if taken == 0 {
             return false;
         }
-        tally.add(Counter::Received, taken as u64);
-        tally.add(Counter::DroppedPortZero, received.dropped as u64);
-        tally.add(Counter::DroppedOversize, received.oversize as u64);
+        desk.tally.add(Counter::Received, taken as u64);
+        desk.tally.add(Counter::DroppedPortZero, received.dropped as u64);
+        desk.tally.add(Counter::DroppedOversize, received.oversize as u64);
         self.serve_batch();
         self.send();
-        self.hand_over_misses();
+        for miss in self.misses.drain(..) {
+            self.worker.desk.hand_over(miss);
+        }
         true
     }
 
     /// Serves the packets received. The cache is pinned for just that long.
     fn serve_batch(&mut self) {
-        let Self { worker: Worker { backend, service, tally, clock, .. }, keys, misses, .. } = self;
-        let pin = service.cache.pin();
-        let batch = Batch { service, counters: tally, pin, now: clock.now() };
+        let Self { worker: Worker { backend, desk, .. }, keys, misses, .. } = self;
+        let batch = desk.batch(Transport::Udp);
         while let Some(packet) = backend.next() {
-            match serve(&batch, keys, packet.buf, packet.len, packet.route.peer_ip()) {
+            let client = packet.route.peer_ip();
+            match serve(&batch, keys, packet.buf, packet.len, client) {
                 Verdict::Reply(len) => packet.reply(len),
-                Verdict::Drop(reason) => tally.inc(reason),
+                Verdict::Drop(reason) => desk.tally.inc(reason),
                 Verdict::Wait { query, key } => {
-                    misses.push(Miss::capture(query, key, packet.buf, packet.route));
+                    let (place, reply_to) =
+                        (desk.clients.admit(client), ReplyTo::Udp(packet.route));
+                    misses.push(Miss::capture(query, key, packet.buf, reply_to, place));
                 }
             }
         }
     }
 
-    /// Gives each miss of the batch to the worker that owns its key.
-    fn hand_over_misses(&mut self) {
-        let Worker { number, post, resolver, tally, .. } = &self.worker;
-        for miss in self.misses.drain(..) {
-            tally.inc(Counter::WaitsBegun);
-            let owner = post.owner(miss.hash);
-            if owner == *number {
-                resolver.admit(miss);
-            } else if let Err(miss) = post.send(owner, miss) {
-                resolver.turn_away(Counter::MailboxFull, miss);
-            }
-        }
-    }
-
-    /// Admits what the other workers sent. Returns whether letters are left.
+    /// Takes what the other workers sent. Returns whether letters are left.
     fn take_letters(&mut self) -> bool {
+        let Worker { desk, streams, .. } = &self.worker;
         for _ in 0..MAX_LETTERS {
-            match self.worker.post.take(self.worker.number) {
-                Some(miss) => self.worker.resolver.admit(miss),
+            match desk.post.take(desk.number) {
+                Some(Letter::Miss(miss)) => desk.resolver.admit(miss),
+                Some(Letter::Answer(StreamAnswer { connection, message })) => match message {
+                    Some(message) => streams.deliver(connection, &message, desk),
+                    None => streams.forgo(connection),
+                },
                 None => return false,
             }
         }
@@ -171,13 +161,18 @@ impl<B: Backend> Turns<B> {
 
     /// Answers those whose question is finished. Returns whether some are left.
     fn answer_waiters(&mut self) -> bool {
+        for duplicate in self.worker.desk.resolver.take_duplicates() {
+            self.dismiss(&duplicate, Counter::DroppedDuplicate);
+        }
         let mut answered = 0;
         while answered < MAX_ANSWERS {
-            let Some(finished) = self.worker.resolver.take_finished() else {
+            let Some(finished) = self.worker.desk.resolver.take_finished() else {
                 break;
             };
             answered += finished.waiters.len();
-            self.answer_all(&finished);
+            for waiter in &finished.waiters {
+                self.answer(waiter, &finished);
+            }
         }
         if answered > 0 {
             self.send();
@@ -185,42 +180,71 @@ impl<B: Backend> Turns<B> {
         answered >= MAX_ANSWERS
     }
 
-    fn answer_all(&mut self, finished: &Finished) {
-        let Self { worker: Worker { backend, service, tally, .. }, answer, .. } = self;
-        tally.add(Counter::WaitsEnded, finished.waiters.len() as u64);
+    fn answer(&mut self, waiter: &Waiter, finished: &Finished) {
+        let Self { worker: Worker { backend, desk, streams, .. }, answer, .. } = self;
         let Some(key) = Key::from_bytes(finished.hash, &finished.key) else {
-            return tally.add(Counter::DroppedUnrenderable, finished.waiters.len() as u64);
+            return self.dismiss(waiter, Counter::DroppedUnrenderable);
         };
-        for waiter in &finished.waiters {
-            match answer::compose(service, tally, waiter, &key, &finished.outcome, answer) {
-                Verdict::Reply(len) => match &waiter.reply_to {
-                    ReplyTo::Udp(route) => {
-                        if !backend.send_to(route, &answer[..len]) {
-                            tally.inc(Counter::DroppedSendRefused);
-                        }
-                    }
-                },
-                Verdict::Drop(reason) => tally.inc(reason),
-                Verdict::Wait { .. } => tally.inc(Counter::DroppedUnrenderable),
+        let shaper = desk.shaper(waiter.reply_to.transport());
+        let len = match shaper.waited(answer, waiter, &key, &finished.outcome) {
+            Verdict::Reply(len) => len,
+            Verdict::Drop(reason) => return self.dismiss(waiter, reason),
+            Verdict::Wait { .. } => return self.dismiss(waiter, Counter::DroppedUnrenderable),
+        };
+        desk.tally.inc(Counter::WaitsEnded);
+        desk.clients.release(waiter.place);
+        let message = &answer[..len];
+        match waiter.reply_to {
+            ReplyTo::Udp(route) => {
+                if !backend.send_to(&route, message) {
+                    desk.tally.inc(Counter::DroppedSendRefused);
+                }
+            }
+            ReplyTo::Stream(id) if usize::from(id.worker) == desk.number => {
+                streams.deliver(id.connection, message, desk);
+            }
+            ReplyTo::Stream(id) => {
+                let message = Some(message.into());
+                let answer = StreamAnswer { connection: id.connection, message };
+                desk.post.send_answer(id.worker.into(), answer);
+            }
+        }
+    }
+
+    /// Ends a wait without an answer.
+    fn dismiss(&self, waiter: &Waiter, reason: Counter) {
+        let Worker { desk, streams, .. } = &self.worker;
+        desk.tally.inc(Counter::WaitsEnded);
+        desk.tally.inc(reason);
+        desk.clients.release(waiter.place);
+        match waiter.reply_to {
+            ReplyTo::Udp(_) => {}
+            ReplyTo::Stream(id) if usize::from(id.worker) == desk.number => {
+                streams.forgo(id.connection);
+            }
+            ReplyTo::Stream(id) => {
+                let answer = StreamAnswer { connection: id.connection, message: None };
+                desk.post.send_answer(id.worker.into(), answer);
             }
         }
     }
 
     fn send(&mut self) {
-        let Sent { accepted, refused } = self.worker.backend.send();
-        self.worker.tally.add(Counter::Answered, accepted as u64);
-        self.worker.tally.add(Counter::DroppedSendRefused, refused as u64);
+        let Worker { backend, desk, .. } = &mut self.worker;
+        let Sent { accepted, refused } = backend.send();
+        desk.tally.add(Counter::Answered, accepted as u64);
+        desk.tally.add(Counter::DroppedSendRefused, refused as u64);
     }
 
     /// Sleeps until a client, another worker, a miss task or the control thread needs this worker.
     async fn wait(&mut self) {
-        let Worker { backend, post, number, resolver, .. } = &mut self.worker;
+        let Worker { backend, desk, .. } = &mut self.worker;
         tokio::select! {
             biased;
             // A socket error comes out of the next receive, which skips or counts it.
             _ = poll_fn(|cx| backend.poll_ready(cx)) => {}
-            () = resolver.rung() => {}
-            () = post.rung(*number) => {}
+            () = desk.resolver.rung() => {}
+            () = desk.post.rung(desk.number) => {}
         }
     }
 
@@ -231,31 +255,35 @@ impl<B: Backend> Turns<B> {
                 break;
             }
         }
-        let Worker { lifecycle, post, number, .. } = &self.worker;
+        let desk = Rc::clone(&self.worker.desk);
+        let lifecycle = self.worker.lifecycle.clone();
+        self.worker.streams.close();
         if lifecycle.stop_receiving() {
-            post.ring_all();
+            desk.post.ring_all();
         }
-        let (lifecycle, post, number) = (lifecycle.clone(), post.clone(), *number);
-        let resolver = Rc::clone(&self.worker.resolver);
         let finish = async {
             loop {
                 let more = self.take_letters() | self.answer_waiters();
+                let done = desk.resolver.is_idle()
+                    && self.worker.streams.is_empty()
+                    && !lifecycle.anyone_receiving();
                 if more {
                     tokio::task::yield_now().await;
-                } else if resolver.is_idle() && !lifecycle.anyone_receiving() {
+                } else if done {
                     break;
                 } else {
                     tokio::select! {
-                        () = resolver.rung() => {}
-                        () = post.rung(number) => {}
+                        () = desk.resolver.rung() => {}
+                        () = desk.post.rung(desk.number) => {}
+                        () = tokio::time::sleep(STOP_LOOK) => {}
                     }
                 }
             }
         };
         if tokio::time::timeout(STOP_GRACE, finish).await.is_err() {
-            let abandoned = self.worker.resolver.abandon() as u64;
-            self.worker.tally.add(Counter::WaitsEnded, abandoned);
-            self.worker.tally.add(Counter::DroppedShutdown, abandoned);
+            for waiter in desk.resolver.abandon() {
+                self.dismiss(&waiter, Counter::DroppedShutdown);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use proptest::prelude::*;
 use support::{query, service};
-use swiftlet::pipeline::{Batch, Service, Verdict, serve};
+use swiftlet::pipeline::{Batch, Service, Shaper, Transport, Verdict, serve};
 use swiftlet::telemetry::{Board, Counter};
 use swiftlet_cache::{Key, NewEntry};
 use swiftlet_net::clock::Now;
@@ -31,7 +31,9 @@ enum Came {
 
 fn serve_at(service: &Service, packet: &[u8], client: IpAddr, now: Now) -> (Came, Board) {
     let board = Board::new(1);
-    let batch = Batch { service, counters: &board.workers()[0], pin: service.cache.pin(), now };
+    let counters = &board.workers()[0];
+    let shaper = Shaper { service, counters, transport: Transport::Udp };
+    let batch = Batch { shaper, pin: service.cache.pin(), now };
     let mut buf = vec![0; 4096];
     let len = packet.len().min(buf.len());
     buf[..len].copy_from_slice(&packet[..len]);

@@ -123,7 +123,9 @@ fn a_second_instance_is_told_that_the_address_is_taken() {
     let output = run(&[], &settings);
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
-    assert!(error.contains(&format!("address {} is already in use", server.dns)), "{error}");
+    let holder = format!("process {} (swiftlet)", server.pid());
+    let expected = format!("address {} is already in use by {holder}", server.dns);
+    assert!(error.contains(&expected), "{error}");
 }
 
 #[test]

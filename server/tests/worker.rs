@@ -14,9 +14,12 @@ use std::time::{Duration, Instant};
 use hickory_proto::rr::RecordType;
 use support::upstream::Upstream;
 use support::{allocations, query, service};
+use swiftlet::clients::Clients;
+use swiftlet::desk::{Desk, Scratch};
 use swiftlet::lifecycle::{Lifecycle, Phase};
 use swiftlet::mailbox::Post;
 use swiftlet::resolver::{Resolver, store};
+use swiftlet::stream::Streams;
 use swiftlet::telemetry::{Board, Counter};
 use swiftlet::upstream::{Servers, Upstreams};
 use swiftlet::worker::Worker;
@@ -150,16 +153,18 @@ fn run(script: Script, upstream: SocketAddr) -> (Script, Board) {
             tally.clone(),
             1024,
         );
-        let worker = Worker {
+        let desk = Rc::new(Desk {
             number: 0,
-            backend,
             service,
             resolver: Rc::new(resolver),
             post: Post::new(1),
-            lifecycle,
+            clients: Clients::new(1024),
             clock,
             tally,
-        };
+            scratch: Scratch::default().into(),
+        });
+        let streams = Rc::new(Streams::new(0, patience));
+        let worker = Worker { backend, desk, streams, lifecycle };
         worker.run().await;
     });
     let script = Rc::into_inner(script).expect("the backend is gone").into_inner();

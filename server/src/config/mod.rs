@@ -116,6 +116,26 @@ pub struct Settings {
     #[arg(default_value = "3000", value_name = "MS")]
     pub upstream_timeout_ms: u32,
 
+    /// Queries that one client may have waiting for upstreams, 1 to 1000000; hits are never limited
+    /// [default: half of what may be in flight in all].
+    #[arg(long, env = "SWIFTLET_CLIENT_MISSES", value_parser = number::<u32>(1..=1_000_000))]
+    pub client_misses: Option<u32>,
+
+    /// TCP connections from clients, 0 to 1000000.
+    #[arg(long, env = "SWIFTLET_TCP_MAX_CLIENTS", value_parser = number::<u32>(0..=1_000_000))]
+    #[arg(default_value = "4096", value_name = "CONNECTIONS")]
+    pub tcp_max_clients: u32,
+
+    /// TCP connections from one client address, 1 to 1000000.
+    #[arg(long, env = "SWIFTLET_TCP_MAX_PER_CLIENT", value_parser = number::<u32>(1..=1_000_000))]
+    #[arg(default_value = "256", value_name = "CONNECTIONS")]
+    pub tcp_max_per_client: u32,
+
+    /// Milliseconds after which an idle TCP connection is closed, 100 to 600000.
+    #[arg(long, env = "SWIFTLET_TCP_IDLE_MS", value_parser = number::<u32>(100..=600_000))]
+    #[arg(default_value = "10000", value_name = "MS")]
+    pub tcp_idle_ms: u32,
+
     /// Address of /metrics, /health and /ready, or `off`.
     #[arg(long, env = "SWIFTLET_HTTP", value_parser = http_address)]
     #[arg(default_value = "127.0.0.1:8053", value_name = "ADDR:PORT|off")]

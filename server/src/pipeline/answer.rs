@@ -1,37 +1,88 @@
-//! The answer to a query that waited: its question is rebuilt, then the same render and finish as a
-//! hit's shape it.
+//! The shape of an answer: what is stored, or what a policy said, behind the client's question, finished
+//! with a fresh OPT record. Hits, local answers and those who waited all get theirs here.
 
 use swiftlet_parser::key::Key;
-use swiftlet_parser::message;
-use swiftlet_parser::template::Template;
+use swiftlet_parser::message::{self, ReplyWriter};
+use swiftlet_parser::query::Query;
+use swiftlet_parser::template::{self, Template};
 
 use super::miss::Waiter;
-use super::{Service, Verdict, respond, write_answer};
+use super::{Service, Transport, Verdict};
 use crate::policy::Answer;
 use crate::resolver::Outcome;
 use crate::telemetry::{Counter, Counters};
 
-/// Writes the answer for one waiter into `buf`, which holds a packet of at most its length.
-pub fn compose<'k>(
-    service: &Service,
-    counters: &Counters,
-    waiter: &Waiter,
-    key: &Key<'_>,
-    outcome: &Outcome,
-    buf: &mut [u8],
-) -> Verdict<'k> {
-    let query = &waiter.query;
-    if message::restore_question(buf, query, key, &waiter.case).is_none() {
-        return Verdict::Drop(Counter::DroppedUnrenderable);
+/// Shapes answers for one transport and counts them.
+#[derive(Clone, Copy)]
+pub struct Shaper<'a> {
+    /// What answering needs.
+    pub service: &'a Service,
+    /// The counters of the worker that answers.
+    pub counters: &'a Counters,
+    /// What carries the answer.
+    pub transport: Transport,
+}
+
+impl Shaper<'_> {
+    /// Renders a stored answer, aged by so many seconds, behind the question in `buf`.
+    pub fn stored<'k>(
+        &self,
+        buf: &mut [u8],
+        query: &Query,
+        template: Template<'_>,
+        age_s: u32,
+    ) -> Verdict<'k> {
+        let Self { service, counters, transport } = *self;
+        let limit = transport.limit(query, service.edns.udp_size);
+        let room = service.edns.room(query, transport, None);
+        let rendered = template::render(template, buf, query, age_s, limit.saturating_sub(room));
+        if rendered.truncated {
+            counters.inc(Counter::Truncated);
+        }
+        let rcode = template.rcode();
+        counters.answer(rcode);
+        reply(service.edns.finish(buf, rendered.len, query, transport, rcode, None))
     }
-    match outcome {
-        Outcome::Answer(stored) => match Template::from_bytes(stored) {
-            Some(template) => respond(service, counters, buf, query, template, 0),
-            None => Verdict::Drop(Counter::DroppedUnrenderable),
-        },
-        Outcome::Failure { rcode, error, text } => {
-            let answer = Answer::code(*rcode, Some((*error, text)));
-            write_answer(service, counters, buf, query, &answer)
+
+    /// Writes an answer that no upstream had a part in behind the question in `buf`.
+    pub fn local<'k>(&self, buf: &mut [u8], query: &Query, answer: &Answer<'_>) -> Verdict<'k> {
+        let Self { service, counters, transport } = *self;
+        let (rcode, explanation) = (answer.rcode(), answer.explanation());
+        let Some(mut writer) = ReplyWriter::start(buf, query, rcode) else {
+            return Verdict::Drop(Counter::DroppedUnrenderable);
+        };
+        // The largest of these answers is far below 512 bytes, so none can need truncation.
+        answer.write(&mut writer, query);
+        let len = writer.finish();
+        counters.answer(rcode);
+        reply(service.edns.finish(buf, len, query, transport, rcode, explanation))
+    }
+
+    /// Writes the answer for one who waited into `buf`: its question is rebuilt first.
+    pub fn waited<'k>(
+        &self,
+        buf: &mut [u8],
+        waiter: &Waiter,
+        key: &Key<'_>,
+        outcome: &Outcome,
+    ) -> Verdict<'k> {
+        let query = &waiter.query;
+        if message::restore_question(buf, query, key, &waiter.case).is_none() {
+            return Verdict::Drop(Counter::DroppedUnrenderable);
+        }
+        match outcome {
+            Outcome::Answer(stored) => match Template::from_bytes(stored) {
+                Some(template) => self.stored(buf, query, template, 0),
+                None => Verdict::Drop(Counter::DroppedUnrenderable),
+            },
+            Outcome::Failure { rcode, error, text } => {
+                self.local(buf, query, &Answer::code(*rcode, Some((*error, text))))
+            }
         }
     }
+}
+
+/// A reply of this length, if it could be written.
+pub(super) fn reply<'k>(len: Option<usize>) -> Verdict<'k> {
+    len.map_or(Verdict::Drop(Counter::DroppedUnrenderable), Verdict::Reply)
 }

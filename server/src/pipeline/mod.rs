@@ -7,8 +7,10 @@
 //! Budget of a hit beyond parse and key (see those files): one probe, one memcpy of the stored tail
 //! into the buffer that the query came in, one OPT record.
 
-pub mod answer;
+mod answer;
 pub mod miss;
+
+pub use answer::Shaper;
 
 use std::net::IpAddr;
 
@@ -16,14 +18,14 @@ use swiftlet_cache::{self as cache, AnswerCache, Lookup, Pin};
 use swiftlet_net::clock::Now;
 use swiftlet_parser::edns::ExtendedError;
 use swiftlet_parser::key::{Key, KeyBuf, Seed, Variant};
-use swiftlet_parser::message::{self, ReplyWriter};
+use swiftlet_parser::message;
 use swiftlet_parser::query::{self, Query, Reject};
 use swiftlet_parser::rr::Rcode;
-use swiftlet_parser::template::{self, Template};
+use swiftlet_parser::template::Template;
 
 use crate::edns;
 use crate::policy::{self, Action, Answer, Policies, Request};
-use crate::telemetry::{Counter, Counters};
+use crate::telemetry::Counter;
 
 /// What answering needs: read-only, shared by all workers.
 pub struct Service {
@@ -39,15 +41,35 @@ pub struct Service {
 
 /// What holds for all packets of one batch.
 pub struct Batch<'a> {
-    /// The service as it was when the batch began.
-    pub service: &'a Service,
-    /// The counters of the worker that serves it.
-    pub counters: &'a Counters,
+    /// The service as it was when the batch began, and how answers are shaped for what carries them.
+    pub shaper: Shaper<'a>,
     /// Keeps what the cache lends alive until the batch is done.
     pub pin: Pin,
     /// The clock, read once.
     pub now: Now,
 }
+
+/// What carries a query and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Datagrams: the client says how much it can take.
+    Udp,
+    /// A TCP connection, which carries any message and stays open.
+    Stream,
+}
+
+impl Transport {
+    /// Bytes that an answer may have.
+    fn limit(self, query: &Query, udp_size: u16) -> usize {
+        match self {
+            Self::Udp => query.payload_limit(udp_size),
+            Self::Stream => MAX_MESSAGE_LEN,
+        }
+    }
+}
+
+/// The longest DNS message (RFC 1035 §4.2.2).
+pub const MAX_MESSAGE_LEN: usize = 65_535;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +98,7 @@ pub fn serve<'k>(
     len: usize,
     client: IpAddr,
 ) -> Verdict<'k> {
-    let Batch { service, counters, .. } = batch;
+    let Shaper { service, counters, .. } = batch.shaper;
     let packet = buf.get(..len).unwrap_or_default();
     let query = match query::parse(packet) {
         Ok(query) => query,
@@ -94,7 +116,7 @@ pub fn serve<'k>(
     let probe = cache::Key { hash: key.hash, bytes: key.bytes };
     let reply = service.cache.with(&batch.pin, probe, batch.now.boot_ms, |found| match found {
         Lookup::Fresh(hit) => Template::from_bytes(hit.answer)
-            .map(|template| respond(service, counters, buf, &query, template, hit.age_s)),
+            .map(|template| batch.shaper.stored(buf, &query, template, hit.age_s)),
         Lookup::Stale(_) | Lookup::Miss => None,
     });
     match reply {
@@ -114,26 +136,6 @@ pub fn serve<'k>(
     }
 }
 
-/// Renders a stored answer behind the question in `buf` and finishes it with a fresh OPT record: the
-/// one place that shapes an answer, for hits and for those who waited.
-pub fn respond<'k>(
-    service: &Service,
-    counters: &Counters,
-    buf: &mut [u8],
-    query: &Query,
-    template: Template<'_>,
-    age_s: u32,
-) -> Verdict<'k> {
-    let limit = query.payload_limit(service.edns.udp_size);
-    let room = service.edns.room(query, None);
-    let rendered = template::render(template, buf, query, age_s, limit.saturating_sub(room));
-    if rendered.truncated {
-        counters.inc(Counter::Truncated);
-    }
-    counters.answer(template.rcode());
-    finished(service.edns.finish(buf, rendered.len, query, template.rcode(), None))
-}
-
 /// Writes a reply that no upstream had a part in.
 fn answer_locally<'k>(
     batch: &Batch<'_>,
@@ -141,31 +143,12 @@ fn answer_locally<'k>(
     query: &Query,
     answer: &Answer<'_>,
 ) -> Verdict<'k> {
-    batch.counters.inc(Counter::LocalAnswers);
-    let explanation = answer.explanation();
-    if matches!(explanation, Some((ExtendedError::PROHIBITED, _))) {
-        batch.counters.inc(Counter::AclRefused);
+    let counters = batch.shaper.counters;
+    counters.inc(Counter::LocalAnswers);
+    if matches!(answer.explanation(), Some((ExtendedError::PROHIBITED, _))) {
+        counters.inc(Counter::AclRefused);
     }
-    write_answer(batch.service, batch.counters, buf, query, answer)
-}
-
-/// Writes an [`Answer`] behind the question in `buf`.
-pub(crate) fn write_answer<'k>(
-    service: &Service,
-    counters: &Counters,
-    buf: &mut [u8],
-    query: &Query,
-    answer: &Answer<'_>,
-) -> Verdict<'k> {
-    let (rcode, explanation) = (answer.rcode(), answer.explanation());
-    let Some(mut reply) = ReplyWriter::start(buf, query, rcode) else {
-        return Verdict::Drop(Counter::DroppedUnrenderable);
-    };
-    // The largest of these answers is far below 512 bytes, so none can need truncation.
-    answer.write(&mut reply, query);
-    let len = reply.finish();
-    counters.answer(rcode);
-    finished(service.edns.finish(buf, len, query, rcode, explanation))
+    batch.shaper.local(buf, query, answer)
 }
 
 /// Answers a packet whose query could not be read as RFC 8906 expects, or stays silent.
@@ -174,16 +157,11 @@ fn refuse<'k>(batch: &Batch<'_>, buf: &mut [u8], len: usize, reject: Reject) -> 
         Reject::Short => return Verdict::Drop(Counter::DroppedShort),
         Reject::Response => return Verdict::Drop(Counter::DroppedResponse),
         Reject::BadVersion(query) => {
-            let answer = Answer::code(Rcode::BADVERS, None);
-            return write_answer(batch.service, batch.counters, buf, &query, &answer);
+            return batch.shaper.local(buf, &query, &Answer::code(Rcode::BADVERS, None));
         }
         Reject::Opcode => Rcode::NOTIMP,
         Reject::Malformed => Rcode::FORMERR,
     };
-    batch.counters.answer(rcode);
-    finished(message::error_in_place(buf, len, rcode))
-}
-
-fn finished<'k>(len: Option<usize>) -> Verdict<'k> {
-    len.map_or(Verdict::Drop(Counter::DroppedUnrenderable), Verdict::Reply)
+    batch.shaper.counters.answer(rcode);
+    answer::reply(message::error_in_place(buf, len, rcode))
 }

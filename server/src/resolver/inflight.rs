@@ -3,10 +3,10 @@
 //! Bounds: [`MAX_WAITERS`] a key, and as many keys as the worker was told. Being over a bound is the
 //! caller's to answer and count, so the key comes back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use crate::pipeline::miss::Waiter;
+use crate::pipeline::miss::{ReplyTo, Waiter};
 
 /// Clients that may wait for one key.
 pub(super) const MAX_WAITERS: usize = 1024;
@@ -14,8 +14,16 @@ pub(super) const MAX_WAITERS: usize = 1024;
 /// What is in flight on one worker.
 #[derive(Debug)]
 pub(super) struct Inflight {
-    waiters: HashMap<Rc<[u8]>, Vec<Waiter>>,
+    flights: HashMap<Rc<[u8]>, Waiting>,
     max_flights: usize,
+}
+
+/// Those who wait for one key.
+#[derive(Debug, Default)]
+struct Waiting {
+    waiters: Vec<Waiter>,
+    /// Who they are, as long as there are several: a client that asks again joins once.
+    known: HashSet<(ReplyTo, u16)>,
 }
 
 /// How a waiter was taken in.
@@ -25,6 +33,8 @@ pub(super) enum Join {
     Started(Rc<[u8]>),
     /// The question is being asked already.
     Joined,
+    /// The same client waits already, on the same port with the same ID.
+    Duplicate,
     /// As many wait for this key as may.
     TooManyWaiters(Box<[u8]>),
     /// As many keys are being asked for as may.
@@ -33,36 +43,115 @@ pub(super) enum Join {
 
 impl Inflight {
     pub(super) fn new(max_flights: usize) -> Self {
-        Self { waiters: HashMap::new(), max_flights }
+        Self { flights: HashMap::new(), max_flights }
     }
 
     pub(super) fn join(&mut self, key: Box<[u8]>, waiter: Waiter) -> Join {
-        if let Some(waiters) = self.waiters.get_mut(&*key) {
-            if waiters.len() >= MAX_WAITERS {
-                return Join::TooManyWaiters(key);
-            }
-            waiters.push(waiter);
-            return Join::Joined;
+        if let Some(waiting) = self.flights.get_mut(&*key) {
+            return waiting.join(waiter).unwrap_or(Join::TooManyWaiters(key));
         }
-        if self.waiters.len() >= self.max_flights {
+        if self.flights.len() >= self.max_flights {
             return Join::TooManyFlights(key);
         }
         let key: Rc<[u8]> = key.into();
-        self.waiters.insert(Rc::clone(&key), vec![waiter]);
+        let waiting = Waiting { waiters: vec![waiter], known: HashSet::new() };
+        self.flights.insert(Rc::clone(&key), waiting);
         Join::Started(key)
     }
 
     /// Ends the flight of a key and returns everyone who waited for it.
     pub(super) fn leave(&mut self, key: &[u8]) -> Vec<Waiter> {
-        self.waiters.remove(key).unwrap_or_default()
+        self.flights.remove(key).map(|waiting| waiting.waiters).unwrap_or_default()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiters.is_empty()
+        self.flights.is_empty()
     }
 
-    /// Forgets everything and returns how many waited.
-    pub(super) fn clear(&mut self) -> usize {
-        self.waiters.drain().map(|(_, waiters)| waiters.len()).sum()
+    /// Forgets everything and returns who waited.
+    pub(super) fn clear(&mut self) -> Vec<Waiter> {
+        self.flights.drain().flat_map(|(_, waiting)| waiting.waiters).collect()
+    }
+}
+
+impl Waiting {
+    /// `None` when as many wait as may.
+    fn join(&mut self, waiter: Waiter) -> Option<Join> {
+        let identity = |waiter: &Waiter| (waiter.reply_to, waiter.query.id);
+        // Most flights have one waiter, who needs no entry until a second one comes.
+        if self.known.is_empty() {
+            self.known.extend(self.waiters.iter().map(identity));
+        }
+        if self.known.contains(&identity(&waiter)) {
+            return Some(Join::Duplicate);
+        }
+        if self.waiters.len() >= MAX_WAITERS {
+            return None;
+        }
+        self.known.insert(identity(&waiter));
+        self.waiters.push(waiter);
+        Some(Join::Joined)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use swiftlet_net::route::Route;
+    use swiftlet_parser::key::CaseBits;
+    use swiftlet_parser::query;
+
+    use super::*;
+
+    fn waiter(port: u16, id: u8) -> Waiter {
+        let packet = [0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1];
+        let peer = std::net::SocketAddr::from(([192, 0, 2, 1], port));
+        Waiter {
+            query: query::parse(&packet).unwrap(),
+            case: CaseBits::of(&[0]),
+            reply_to: ReplyTo::Udp(Route::new(peer, None, 0, 0)),
+            place: None,
+        }
+    }
+
+    fn key(name: &str) -> Box<[u8]> {
+        name.as_bytes().into()
+    }
+
+    #[test]
+    fn the_first_asks_the_others_join_and_all_leave_together() {
+        let mut inflight = Inflight::new(10);
+        assert!(matches!(inflight.join(key("a"), waiter(1, 1)), Join::Started(_)));
+        assert!(matches!(inflight.join(key("a"), waiter(2, 1)), Join::Joined));
+        assert!(matches!(inflight.join(key("b"), waiter(1, 1)), Join::Started(_)));
+        assert_eq!(inflight.leave(b"a").len(), 2);
+        assert!(inflight.leave(b"a").is_empty());
+        assert!(matches!(inflight.join(key("a"), waiter(1, 1)), Join::Started(_)));
+    }
+
+    #[test]
+    fn one_client_port_and_id_joins_once() {
+        let mut inflight = Inflight::new(10);
+        inflight.join(key("a"), waiter(1, 1));
+        assert!(matches!(inflight.join(key("a"), waiter(1, 1)), Join::Duplicate));
+        assert!(matches!(inflight.join(key("a"), waiter(1, 2)), Join::Joined));
+        assert!(matches!(inflight.join(key("a"), waiter(2, 1)), Join::Joined));
+        assert!(matches!(inflight.join(key("a"), waiter(1, 2)), Join::Duplicate));
+        assert_eq!(inflight.leave(b"a").len(), 3);
+    }
+
+    #[test]
+    fn both_bounds_give_the_key_back() {
+        let mut inflight = Inflight::new(2);
+        inflight.join(key("a"), waiter(0, 0));
+        for number in 1..MAX_WAITERS as u16 {
+            assert!(matches!(inflight.join(key("a"), waiter(number, 0)), Join::Joined));
+        }
+        let over = inflight.join(key("a"), waiter(u16::MAX, 0));
+        assert!(matches!(over, Join::TooManyWaiters(key) if *key == *b"a"));
+        inflight.join(key("b"), waiter(0, 0));
+        let over = inflight.join(key("c"), waiter(0, 0));
+        assert!(matches!(over, Join::TooManyFlights(key) if *key == *b"c"));
+        assert_eq!(inflight.clear().len(), MAX_WAITERS + 1);
+        assert!(inflight.is_empty());
     }
 }

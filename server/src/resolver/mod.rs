@@ -70,6 +70,8 @@ pub struct Resolver {
     tally: Tally,
     inflight: RefCell<Inflight>,
     finished: RefCell<VecDeque<Finished>>,
+    /// Queries of clients that wait for the same answer already.
+    duplicates: RefCell<Vec<Waiter>>,
     /// Rung when something finished.
     bell: Notify,
 }
@@ -93,6 +95,7 @@ impl Resolver {
             tally,
             inflight: RefCell::new(Inflight::new(max_flights)),
             finished: RefCell::default(),
+            duplicates: RefCell::default(),
             bell: Notify::new(),
         }
     }
@@ -108,6 +111,10 @@ impl Resolver {
                 tokio::task::spawn_local(flight.resolve());
             }
             Join::Joined => self.tally.inc(Counter::Coalesced),
+            Join::Duplicate => {
+                self.duplicates.borrow_mut().push(waiter);
+                self.bell.notify_one();
+            }
             Join::TooManyWaiters(key) => {
                 self.turn_away(Counter::WaitersFull, Miss { hash, key, waiter });
             }
@@ -144,8 +151,13 @@ impl Resolver {
         self.inflight.borrow().is_empty() && self.finished.borrow().is_empty()
     }
 
+    /// Those whose question was asked by the same client already: they get no answer of their own.
+    pub fn take_duplicates(&self) -> Vec<Waiter> {
+        std::mem::take(&mut self.duplicates.borrow_mut())
+    }
+
     /// Waiters of the questions in flight, which are given up.
-    pub fn abandon(&self) -> usize {
+    pub fn abandon(&self) -> Vec<Waiter> {
         self.inflight.borrow_mut().clear()
     }
 

@@ -46,6 +46,7 @@ macro_rules! counters {
 
 counters! {
     Received: "queries_received", "Datagrams that came from clients, whatever became of them";
+    ReceivedStream: "stream_queries_received", "Those of the queries received that came over TCP";
     Answered: "queries_answered", "Answers that the kernel accepted";
     DroppedShort: "queries_dropped" {"reason" = "short"}, "Datagrams that got no answer";
     DroppedResponse: "queries_dropped" {"reason" = "response"}, "Responses sent to us as if they were queries";
@@ -53,6 +54,8 @@ counters! {
     DroppedOversize: "queries_dropped" {"reason" = "oversize"}, "Datagrams longer than any query";
     DroppedSendRefused: "queries_dropped" {"reason" = "send_refused"}, "Answers that the kernel did not accept";
     DroppedUnrenderable: "queries_dropped" {"reason" = "unrenderable"}, "Answers that did not fit into the buffer at all";
+    DroppedDuplicate: "queries_dropped" {"reason" = "duplicate"}, "Queries that their client had asked already and waits for";
+    DroppedStreamGone: "queries_dropped" {"reason" = "stream_gone"}, "Answers whose TCP connection had ended";
     DroppedShutdown: "queries_dropped" {"reason" = "shutdown"}, "Queries still waiting when the grace of a stop was over";
     AnswersNoError: "answers" {"rcode" = "NOERROR"}, "Answers by response code, before the kernel had its say";
     AnswersFormErr: "answers" {"rcode" = "FORMERR"}, "Answers that said FORMERR";
@@ -74,6 +77,12 @@ counters! {
     MailboxFull: "overload" {"limit" = "mailbox"}, "Queries answered SERVFAIL because a bound was reached";
     WaitersFull: "overload" {"limit" = "waiters"}, "Queries over the bound of waiters for one key";
     FlightsFull: "overload" {"limit" = "flights"}, "Queries over the bound of questions in flight";
+    ClientFull: "overload" {"limit" = "client"}, "Queries over the bound of one client's in flight";
+    StreamsAccepted: "streams_accepted", "TCP connections accepted";
+    StreamsClosed: "streams_closed", "TCP connections that ended";
+    StreamsRefused: "streams_refused", "TCP connections closed at once because a bound was reached";
+    StreamsTimedOut: "streams_timed_out", "TCP connections closed because the client was idle or did not read";
+    StreamsFailed: "streams_failed", "TCP connections that could not be accepted";
     TaskPanics: "task_panics", "Tasks that ended in a panic; their clients got SERVFAIL";
     UpstreamQueries: "upstream_queries" {"transport" = "udp"}, "Questions sent to upstreams";
     UpstreamTcpQueries: "upstream_queries" {"transport" = "tcp"}, "Questions sent to upstreams over TCP";

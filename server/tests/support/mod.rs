@@ -224,7 +224,7 @@ pub fn service() -> Service {
             identity: Identity::new("test", None),
             special_use: special_use::Zones::default(),
         },
-        edns: swiftlet::edns::Settings { udp_size: 1232, nsid: None },
+        edns: swiftlet::edns::Settings { udp_size: 1232, nsid: None, keepalive_100ms: 100 },
         cache: AnswerCache::new(swiftlet_cache::Config { max_bytes: 1 << 26 }),
         seed: Seed::new(7),
     }
