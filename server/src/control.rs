@@ -1,6 +1,6 @@
 //! The control thread: signals, HTTP and the end of the process. Workers never do any of this.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::lifecycle::Phase;
 use crate::telemetry::http::{self, Observed};
+use crate::telemetry::sightings::{self, Gateway};
+
+/// How often it is looked whether clients can be told apart.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves HTTP and waits for SIGTERM or SIGINT; then goes unready at once, lets the workers serve
 /// `lameduck` more, and tells them to stop. A second signal cuts the lameduck time short.
@@ -16,6 +20,7 @@ pub(crate) fn run(
     observed: &Arc<Observed>,
     http: Option<TcpListener>,
     lameduck: Duration,
+    gateway: Gateway,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -26,6 +31,9 @@ pub(crate) fn run(
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         if let Some(listener) = http {
             tokio::spawn(serve_http(listener, Arc::clone(observed)));
+        }
+        if let Some(address) = gateway.address() {
+            tokio::spawn(warn_of_indistinct_clients(address, Arc::clone(observed)));
         }
         observed.lifecycle.enter(Phase::Ready);
         tracing::info!("ready");
@@ -45,6 +53,18 @@ pub(crate) fn run(
         observed.post.ring_all();
         Ok(())
     })
+}
+
+/// Says once that clients cannot be told apart, when that shows.
+async fn warn_of_indistinct_clients(gateway: IpAddr, observed: Arc<Observed>) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    while !sightings::are_indistinct(&observed.board) {
+        looks.tick().await;
+    }
+    tracing::warn!(
+        "every client so far seems to be {gateway}, the container's gateway: the engine hides their \
+         addresses, so SWIFTLET_ALLOW cannot tell them apart; use host networking"
+    );
 }
 
 async fn serve_http(listener: TcpListener, observed: Arc<Observed>) {

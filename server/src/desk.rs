@@ -16,6 +16,7 @@ use crate::mailbox::Post;
 use crate::pipeline::miss::{Miss, ReplyTo};
 use crate::pipeline::{Batch, MAX_MESSAGE_LEN, Service, Shaper, Transport};
 use crate::resolver::Resolver;
+use crate::telemetry::sightings::Gateway;
 use crate::telemetry::{Counter, Tally};
 
 /// The means of one worker.
@@ -34,6 +35,8 @@ pub struct Desk {
     pub clock: Clock,
     /// The worker's own counters.
     pub tally: Tally,
+    /// Behind whom clients may hide.
+    pub gateway: Gateway,
     /// Room for one query that did not come in a buffer of its own.
     pub scratch: RefCell<Scratch>,
 }

@@ -9,6 +9,7 @@ pub mod config;
 mod control;
 pub mod desk;
 pub mod edns;
+pub mod health;
 pub mod lifecycle;
 pub mod mailbox;
 pub mod pipeline;

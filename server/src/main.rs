@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use swiftlet::config::{Command, Config, ConfigError, LogLevel, Settings};
-use swiftlet::startup;
+use swiftlet::{health, startup};
 use tracing::level_filters::LevelFilter;
 
 #[global_allocator]
@@ -27,6 +27,13 @@ fn main() -> ExitCode {
             show(&config);
             ExitCode::SUCCESS
         }
+        Some(Command::Health) => match health::check(&config.listen) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("swiftlet: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         None => serve(&config),
     }
 }

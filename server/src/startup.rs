@@ -29,6 +29,7 @@ use crate::stream::Streams;
 use crate::stream::bounds::Bounds;
 use crate::telemetry::Board;
 use crate::telemetry::http::Observed;
+use crate::telemetry::sightings::Gateway;
 use crate::upstream::{Servers, Upstreams};
 use crate::worker::Worker;
 
@@ -46,6 +47,7 @@ const COMFORTABLE_FLIGHTS: u64 = 1024;
 
 /// Serves until a signal ends it. Every error names what could not be done and how to mend it.
 pub fn run(config: &Config) -> anyhow::Result<()> {
+    raise_bind_capability();
     let files = limits::raise_open_files().context("cannot read the limit of open files")?;
     probe(&config.listen)?;
     let http = open_http(config.settings.http)?;
@@ -75,13 +77,23 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         sockets: opened.into_iter().map(|opened| opened.sockets).collect(),
     });
     let lameduck = Duration::from_millis(config.settings.lameduck_ms.into());
-    control::run(&observed, http, lameduck)?;
+    control::run(&observed, http, lameduck, plan.gateway)?;
     for worker in workers {
         // A worker that panics aborts the process, so there is no panic to find here.
         let _ = worker.join();
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A program file may grant the capability as permitted only, so that it starts even where a container
+/// must not have it; it is raised here, before the threads that inherit it are made.
+fn raise_bind_capability() {
+    let bind = caps::Capability::CAP_NET_BIND_SERVICE;
+    // Without it, ports that need it are refused, with a message that says so.
+    if caps::has_cap(None, caps::CapSet::Permitted, bind).unwrap_or(false) {
+        let _ = caps::raise(None, caps::CapSet::Effective, bind);
+    }
 }
 
 fn open_http(http: Http) -> anyhow::Result<Option<TcpListener>> {
@@ -108,6 +120,7 @@ struct Plan {
     lifecycle: Lifecycle,
     clients: Clients,
     bounds: Bounds,
+    gateway: Gateway,
     cores: Vec<usize>,
     max_flights: usize,
     timeout: Duration,
@@ -153,6 +166,7 @@ impl Plan {
             lifecycle: Lifecycle::new(config.workers),
             clients: Clients::new(settings.client_misses.unwrap_or(half)),
             bounds: Bounds::new(tcp_max, settings.tcp_max_per_client as usize),
+            gateway: Gateway::find(),
             cores: config.cores.clone(),
             max_flights,
             timeout: Duration::from_millis(settings.upstream_timeout_ms.into()),
@@ -209,7 +223,7 @@ impl Plan {
     fn desk(&self, number: usize) -> impl FnOnce() -> Desk + Send + 'static {
         let (service, servers) = (Arc::clone(&self.service), self.servers.clone());
         let (clock, tally) = (self.clock.clone(), self.board.tally(number));
-        let (post, clients) = (self.post.clone(), self.clients.clone());
+        let (post, clients, gateway) = (self.post.clone(), self.clients.clone(), self.gateway);
         let (limits, timeout, max_flights) = (self.limits, self.timeout, self.max_flights);
         move || {
             let udp_size = service.edns.udp_size;
@@ -230,6 +244,7 @@ impl Plan {
                 clients,
                 clock,
                 tally,
+                gateway,
                 scratch: Scratch::default().into(),
             }
         }

@@ -129,8 +129,12 @@ impl<B: Backend> Turns<B> {
     fn serve_batch(&mut self) {
         let Self { worker: Worker { backend, desk, .. }, keys, misses, .. } = self;
         let batch = desk.batch(Transport::Udp);
+        let mut first = true;
         while let Some(packet) = backend.next() {
             let client = packet.route.peer_ip();
+            if std::mem::take(&mut first) {
+                desk.gateway.sight(client, &desk.tally);
+            }
             match serve(&batch, keys, packet.buf, packet.len, client) {
                 Verdict::Reply(len) => packet.reply(len),
                 Verdict::Drop(reason) => desk.tally.inc(reason),

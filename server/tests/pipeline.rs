@@ -43,7 +43,6 @@ fn serve_at(service: &Service, packet: &[u8], client: IpAddr, now: Now) -> (Came
         Verdict::Drop(_) => Came::Dropped,
         Verdict::Wait { .. } => Came::Waits,
     };
-    drop(batch);
     (came, board)
 }
 

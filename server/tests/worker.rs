@@ -20,6 +20,7 @@ use swiftlet::lifecycle::{Lifecycle, Phase};
 use swiftlet::mailbox::Post;
 use swiftlet::resolver::{Resolver, store};
 use swiftlet::stream::Streams;
+use swiftlet::telemetry::sightings::Gateway;
 use swiftlet::telemetry::{Board, Counter};
 use swiftlet::upstream::{Servers, Upstreams};
 use swiftlet::worker::Worker;
@@ -161,6 +162,7 @@ fn run(script: Script, upstream: SocketAddr) -> (Script, Board) {
             clients: Clients::new(1024),
             clock,
             tally,
+            gateway: Gateway::default(),
             scratch: Scratch::default().into(),
         });
         let streams = Rc::new(Streams::new(0, patience));

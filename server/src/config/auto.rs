@@ -148,13 +148,19 @@ fn listen(
         if addresses.contains(&address) {
             return Err(ConfigError::ListenRepeated { address });
         }
-        if is_default && !is_own_address(address.ip()) {
+        // IPv6 may be off, which is no reason not to serve IPv4.
+        let optional = is_default || (address.is_ipv6() && address.ip().is_unspecified());
+        if optional && !is_own_address(address.ip()) {
             notes.push(format!("this host has no {}, so it is not listened on", address.ip()));
             continue;
         }
         addresses.push(address);
     }
-    Ok(addresses)
+    match addresses.is_empty() {
+        // Whoever asked for nothing else is told why it cannot be had.
+        true => Ok(settings.listen.clone()),
+        false => Ok(addresses),
+    }
 }
 
 /// Drops the upstreams that are this server itself: asking them would never end.

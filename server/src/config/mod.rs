@@ -171,6 +171,8 @@ pub struct Settings {
 pub enum Command {
     /// Print the effective value of every setting, and where it comes from.
     Config,
+    /// Ask the running server over DNS whether it answers; exit 0 if so, 1 if not.
+    Health,
 }
 
 /// How datagrams are received and sent.

@@ -69,6 +69,7 @@ impl Streams {
                 continue;
             };
             desk.tally.inc(Counter::StreamsAccepted);
+            desk.gateway.sight(peer.ip(), &desk.tally);
             let connection =
                 Connection::new(Rc::clone(&self), Rc::clone(&desk), stream, peer, admitted);
             tokio::task::spawn_local(connection.run());

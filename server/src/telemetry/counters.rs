@@ -83,6 +83,8 @@ counters! {
     StreamsRefused: "streams_refused", "TCP connections closed at once because a bound was reached";
     StreamsTimedOut: "streams_timed_out", "TCP connections closed because the client was idle or did not read";
     StreamsFailed: "streams_failed", "TCP connections that could not be accepted";
+    SightedGateway: "clients_sighted" {"as" = "gateway"}, "In a container: clients seen, one of each batch";
+    SightedOther: "clients_sighted" {"as" = "other"}, "Clients with an address of their own";
     TaskPanics: "task_panics", "Tasks that ended in a panic; their clients got SERVFAIL";
     UpstreamQueries: "upstream_queries" {"transport" = "udp"}, "Questions sent to upstreams";
     UpstreamTcpQueries: "upstream_queries" {"transport" = "tcp"}, "Questions sent to upstreams over TCP";

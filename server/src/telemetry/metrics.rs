@@ -9,9 +9,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::Counter;
 use super::counters::{ALL, ROWS, Row};
 use super::http::Observed;
+use super::{Counter, sightings};
 use crate::lifecycle::Phase;
 
 /// Everything as text.
@@ -85,6 +85,11 @@ impl Shown {
             ("cache_entries", "Answers in the cache", cache.entries),
             ("cache_bytes", "Bytes that the answers in the cache occupy", cache.bytes),
             ("workers", "Worker threads", self.0.board.workers().len() as u64),
+            (
+                "clients_indistinct",
+                "1 when every client seems to be the container's gateway, so that ALLOW cannot tell them apart",
+                u64::from(sightings::are_indistinct(&self.0.board)),
+            ),
             ("ready", "1 while new clients should come here", ready),
         ];
         for (name, help, value) in gauges {

@@ -3,5 +3,6 @@
 pub mod counters;
 pub mod http;
 mod metrics;
+pub mod sightings;
 
 pub use counters::{Board, Counter, Counters, Tally};
