@@ -13,13 +13,13 @@
     )
 )]
 
-use crate::edns::OptWriter;
+use crate::edns::{OptWriter, OptionSet};
 use crate::key::{CaseBits, KeyBuf, Seed, Variant};
 use crate::message::{self, ReplyWriter};
 use crate::name::{Name, fold};
 use crate::query::{Query, Reject};
 use crate::rdata::{self, Field};
-use crate::response::{Record, Response, Section};
+use crate::response::{Record, Response, Section, bare_error};
 use crate::rr::{Class, HEADER_LEN, Opcode, Rcode, Type};
 use crate::template::{Source, Template, build, render};
 
@@ -29,7 +29,12 @@ use crate::template::{Source, Template, build, render};
 /// If a fact is outside of the packet, or a builder leaves its buffer or its own format.
 pub fn query(data: &[u8]) {
     let query = match crate::query::parse(data) {
-        Ok(query) | Err(Reject::BadVersion(query)) => query,
+        Ok(query) => query,
+        Err(Reject::BadVersion(query) | Reject::BadOptions(query)) => {
+            let edns = query.edns.expect("an OPT record that could be read");
+            assert_eq!((edns.options, edns.cookie), (OptionSet::default(), None));
+            query
+        }
         Err(reject) => return check_reject(data, reject),
     };
     check_facts(data, &query);
@@ -44,6 +49,11 @@ pub fn query(data: &[u8]) {
 /// # Panics
 /// If the walk finds other records than the check of the whole message did.
 pub fn response(data: &[u8]) {
+    if let Some((id, rcode)) = bare_error(data) {
+        assert!(Response::parse(data).is_err(), "either a response or an error without a question");
+        assert_eq!(data[..2], id.to_be_bytes());
+        assert!((1..16).contains(&rcode.0));
+    }
     let Ok(response) = Response::parse(data) else {
         return;
     };

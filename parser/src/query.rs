@@ -68,8 +68,13 @@ pub enum Reject {
     Response,
     /// Another opcode than QUERY: NOTIMP with the header only.
     Opcode,
-    /// Breaks the format: FORMERR with the header only.
+    /// Breaks the format where no question and OPT record can be relied on: FORMERR with the header
+    /// only.
     Malformed,
+    /// EDNS of version 0 with malformed options: FORMERR with the question and an OPT record, as
+    /// every answer to an OPT record that could be read has one (RFC 6891 §6.1.1). The facts are
+    /// those of [`BadVersion`](Self::BadVersion): of the options none, nor a cookie.
+    BadOptions(Query),
     /// EDNS of a version that is not known: BADVERS (RFC 6891 6.1.3). The facts are those of the
     /// header and the question, and of the OPT record only what every version has.
     BadVersion(Query),
@@ -126,7 +131,7 @@ pub fn parse(packet: &[u8]) -> Result<Query, Reject> {
         }
         Some(opt) => match Edns::read(opt.udp_size, opt.ttl, opt.rdata) {
             Some(edns) => Ok(query(Some(edns))),
-            None => Err(Reject::Malformed),
+            None => Err(Reject::BadOptions(query(Edns::read(opt.udp_size, opt.ttl, &[])))),
         },
     }
 }
@@ -462,16 +467,39 @@ mod tests {
     #[test]
     fn options_and_cookies_must_be_whole() {
         let with = |rdata: &[u8]| parse(&packet(b"\0", [0, 1], &[&opt(0, rdata)]));
-        for rdata in [&b"\0"[..], b"\x00\x0a\x00", b"\xff\xff\x00\x01", b"\x00\x03\xff\xff"] {
-            assert_eq!(with(rdata), Err(Reject::Malformed), "{rdata:?}");
+        // What is left of a query whose options are malformed is the query without options.
+        let bad_options = Err(Reject::BadOptions(with(b"").unwrap()));
+        let edns = with(b"").unwrap().edns.unwrap();
+        assert_eq!((edns.udp_size, edns.dnssec_ok, edns.cookie), (1232, true, None));
+        for rdata in [
+            &b"\0"[..],
+            b"\x00\x0a\x00",
+            b"\xff\xff\x00\x01",
+            b"\x00\x03\xff\xff",
+            b"\x00\x03\x00\x00\x00\x0a\x00\x08clientck\x00",
+        ] {
+            assert_eq!(with(rdata), bad_options, "{rdata:?}");
         }
         for len in 0..48u8 {
             let rdata = [&[0, 10, 0, len][..], &vec![7; usize::from(len)]].concat();
-            assert_eq!(
-                with(&rdata).is_ok(),
-                len == 8 || (16..=40).contains(&len),
-                "a cookie of {len} bytes"
-            );
+            if len == 8 || (16..=40).contains(&len) {
+                assert!(with(&rdata).is_ok(), "a cookie of {len} bytes");
+            } else {
+                assert_eq!(with(&rdata), bad_options, "a cookie of {len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_options_do_not_hide_what_else_is_malformed() {
+        let bad = opt(0, b"\x00\x0a\x00\x09short");
+        let whole = packet(b"\0", [0, 1], &[&bad]);
+        assert!(matches!(parse(&whole), Err(Reject::BadOptions(_))));
+        assert_eq!(parse(&whole[..whole.len() - 1]), Err(Reject::Malformed), "the record is cut");
+        assert_eq!(parse(&[&whole[..], b"\0"].concat()), Err(Reject::Malformed));
+        for records in [[&bad, &bad], [&bad, &opt(0, b"")], [&opt(0, b""), &bad]] {
+            let two = packet(b"\0", [0, 2], &records.map(Vec::as_slice));
+            assert_eq!(parse(&two), Err(Reject::Malformed), "two OPT records");
         }
     }
 
@@ -528,7 +556,11 @@ mod tests {
 
     /// What whoever has a query relies on.
     fn check_invariant(packet: &[u8]) {
-        let (Ok(query) | Err(Reject::BadVersion(query))) = parse(packet) else { return };
+        let (Ok(query) | Err(Reject::BadVersion(query) | Reject::BadOptions(query))) =
+            parse(packet)
+        else {
+            return;
+        };
         let qname = query.qname(packet);
         assert!(Name::from_wire(qname).is_some());
         assert!(query.question_end() <= packet.len());

@@ -170,6 +170,22 @@ impl<'m> Response<'m> {
     }
 }
 
+/// The ID and the code of an error reply that leaves out the question, and so is no [`Response`]:
+/// QR set, opcode QUERY, no question, and a code other than NOERROR. Servers that do not understand
+/// a query answer so, often with the header alone (RFC 8906).
+///
+/// What follows the header is not looked at. Nothing but the ID and the addresses ties such a reply
+/// to a query: it says that this server has no answer, and nothing about the name, whatever its
+/// code.
+pub fn bare_error(message: &[u8]) -> Option<(u16, Rcode)> {
+    let &[i0, i1, f0, f1, q0, q1, ..] = message.first_chunk::<HEADER_LEN>()?;
+    let flags = Flags(u16::from_be_bytes([f0, f1]));
+    let is_reply = flags.qr() && flags.opcode() == Opcode::QUERY;
+    let rcode = Rcode(u16::from(flags.rcode()));
+    (is_reply && [q0, q1] == [0, 0] && rcode != Rcode::NOERROR)
+        .then_some((u16::from_be_bytes([i0, i1]), rcode))
+}
+
 /// What the walk over all records found.
 struct Walk {
     counts: [u16; 3],

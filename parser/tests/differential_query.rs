@@ -119,6 +119,35 @@ proptest! {
     }
 
     #[test]
+    fn malformed_options_leave_the_facts_of_the_query_without_options(
+        mut message in message(),
+        mut edns in edns(),
+        options in prop::collection::vec(option(), 0..3),
+        overrun in 1u16..100,
+    ) {
+        edns.set_version(0);
+        *edns.options_mut() = Default::default();
+        message.edns = Some(edns);
+        let mut packet = message.to_vec().unwrap();
+        let theirs = Message::from_vec(&packet).unwrap();
+        // The OPT record is the last one: its options go behind it, and their length into it.
+        let rdata_at = packet.len();
+        for option in options {
+            let data = Vec::try_from(&option).unwrap();
+            packet.extend(u16::from(EdnsCode::from(&option)).to_be_bytes());
+            packet.extend((data.len() as u16).to_be_bytes());
+            packet.extend(data);
+        }
+        packet.extend([&[0, 3][..], &overrun.to_be_bytes()].concat());
+        let rdata_len = (packet.len() - rdata_at) as u16;
+        packet[rdata_at - 2..rdata_at].copy_from_slice(&rdata_len.to_be_bytes());
+        match parse(&packet) {
+            Err(Reject::BadOptions(ours)) => assert_same(&ours, &packet, &theirs),
+            other => prop_assert!(false, "{:?} of {:?}", other, message),
+        }
+    }
+
+    #[test]
     fn of_a_changed_packet_that_both_accept_both_read_the_same(
         message in message(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3),

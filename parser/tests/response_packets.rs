@@ -5,8 +5,8 @@ mod answers;
 #[expect(dead_code, reason = "only the responses are used here")]
 mod packets;
 
-use swiftlet_parser::response::{Record, Response, ResponseError, Section};
-use swiftlet_parser::rr::Type;
+use swiftlet_parser::response::{Record, Response, ResponseError, Section, bare_error};
+use swiftlet_parser::rr::{Rcode, Type};
 use swiftlet_parser::template::{BuildError, Template};
 
 use answers::{answer, ask, store};
@@ -49,6 +49,12 @@ fn broken_responses_are_refused_for_what_is_wrong_with_them() {
         ("opt-in-answer", Opt),
         ("opt-not-at-root", Opt),
         ("questions-0", Question),
+        ("bare-formerr-and-opt", Question),
+        ("bare-refused-and-junk", Question),
+        ("bare-refused-cut", Short),
+        ("bare-noerror", Question),
+        ("bare-query", Question),
+        ("bare-notify", Question),
         ("questions-2", Question),
         ("question-compressed", Question),
         ("header-only", Question),
@@ -80,6 +86,19 @@ fn broken_responses_are_refused_for_what_is_wrong_with_them() {
             assert!(passed.contains(&name), "{name} is in no list");
             assert!(matches!(fate, Ok(Ok(_))), "{name}");
         }
+    }
+}
+
+#[test]
+fn an_error_without_a_question_tells_its_id_and_code() {
+    let bare = [
+        ("questions-0", Rcode::FORMERR),
+        ("bare-formerr-and-opt", Rcode::FORMERR),
+        ("bare-refused-and-junk", Rcode::REFUSED),
+    ];
+    for (name, message) in packets::responses() {
+        let expected = bare.iter().find(|(bare, _)| *bare == name);
+        assert_eq!(bare_error(&message), expected.map(|(_, rcode)| (0x1234, *rcode)), "{name}");
     }
 }
 

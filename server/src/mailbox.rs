@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 
 use crate::pipeline::miss::Miss;
 
-/// Misses that may wait for one worker.
-pub const CAPACITY: usize = 16_384;
+/// Misses that may wait for one worker: a few turns' worth of them.
+pub const CAPACITY: usize = 4_096;
 
 /// What one worker tells another.
 #[derive(Debug)]

@@ -36,8 +36,12 @@ use crate::worker::Worker;
 /// Questions that one worker may have in flight, if the limit of open files allows.
 const MAX_FLIGHTS: usize = 8192;
 
-/// Open files that are not sockets to upstreams: listeners, HTTP clients, the runtimes' own.
-const OTHER_FILES: u64 = 256;
+/// Open files of the process as a whole: HTTP and its clients, the control thread's runtime, the log.
+const PROCESS_FILES: u64 = 160;
+
+/// Open files of a worker's runtime, and of each of its listeners: UDP socket, gate and handle, TCP.
+const RUNTIME_FILES: u64 = 8;
+const LISTENER_FILES: u64 = 4;
 
 /// Connections that may wait to be accepted at each listener.
 const TCP_BACKLOG: u16 = 1024;
@@ -140,7 +144,7 @@ impl Plan {
         let settings = &config.settings;
         let tcp_max = tcp_max(settings.tcp_max_clients, open_files);
         let for_flights =
-            open_files.saturating_sub(OTHER_FILES + tcp_max as u64) / config.workers as u64;
+            open_files.saturating_sub(other_files(config) + tcp_max as u64) / config.workers as u64;
         let max_flights = MAX_FLIGHTS.min(for_flights.max(1) as usize);
         let half = (max_flights * config.workers / 2).max(1) as u32;
         Self {
@@ -227,7 +231,8 @@ impl Plan {
         let (limits, timeout, max_flights) = (self.limits, self.timeout, self.max_flights);
         move || {
             let udp_size = service.edns.udp_size;
-            let upstreams = Upstreams::new(servers, timeout, udp_size, tally.clone());
+            let upstreams =
+                Upstreams::new(servers, timeout, udp_size, clock.clone(), tally.clone());
             let resolver = Resolver::new(
                 Arc::clone(&service),
                 upstreams,
@@ -265,6 +270,12 @@ fn accept(
         tokio::task::spawn_local(accepting);
     }
     Ok(())
+}
+
+/// Open files that are neither sockets to upstreams nor connections from clients.
+fn other_files(config: &Config) -> u64 {
+    let listeners = config.listen.len() as u64 * LISTENER_FILES;
+    PROCESS_FILES + config.workers as u64 * (RUNTIME_FILES + listeners)
 }
 
 /// TCP connections that fit: clients may have a quarter of the open files.
@@ -352,7 +363,7 @@ fn announce(config: &Config, plan: &Plan, opened: &[Opened], open_files: u64) {
             format_bytes(settings.recv_buffer),
         );
     }
-    if open_files < OTHER_FILES + COMFORTABLE_FLIGHTS * config.workers as u64 {
+    if open_files < other_files(config) + COMFORTABLE_FLIGHTS * config.workers as u64 {
         tracing::warn!(
             "only {open_files} open files: at most {} questions in flight a worker; \
              raise `ulimit -n` or LimitNOFILE=",

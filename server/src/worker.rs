@@ -3,9 +3,9 @@
 //! A worker owns its sockets, buffers, counters and miss tasks, and shares with the others only what
 //! is read-mostly (the service) or made for it (the mailboxes). Its life is a row of turns:
 //!
-//! 1. batches from the clients: receive, serve each packet, send;
+//! 1. answers to those who waited; while some are left, nothing new is taken in;
 //! 2. letters from the other workers: misses of which this one owns the key, answers for its streams;
-//! 3. answers to those who waited;
+//! 3. batches from the clients: receive, serve each packet, send;
 //! 4. then it yields to its miss tasks, TCP connections and timers, or sleeps until something happens.
 //!
 //! A turn is bounded ([`MAX_BATCHES`], [`MAX_TURN`], [`MAX_LETTERS`], [`MAX_ANSWERS`]) even if packets are
@@ -93,23 +93,36 @@ impl<B: Backend> Turns<B> {
     /// One turn. Returns whether there is more to do at once.
     fn turn(&mut self) -> bool {
         self.worker.desk.tally.inc(Counter::Turns);
+        // While finished answers are left nothing new is taken in, or they would pile up without bound
+        // when queries come that can only be turned away. The kernel's buffers push back meanwhile.
+        if self.answer_waiters() {
+            return true;
+        }
+        let letters_left = self.take_letters();
+        let packets_left = self.batches();
+        let answers_left = self.answer_waiters();
+        packets_left || letters_left || answers_left
+    }
+
+    /// As many batches as a turn may have. Returns whether packets may be left.
+    fn batches(&mut self) -> bool {
         let begun = Instant::now();
-        let mut packets_left = true;
         for _ in 0..MAX_BATCHES {
-            packets_left = self.batch();
-            if !packets_left || begun.elapsed() > MAX_TURN {
+            if !self.batch() {
+                return false;
+            }
+            if begun.elapsed() > MAX_TURN {
                 break;
             }
         }
-        let letters_left = self.take_letters();
-        let answers_left = self.answer_waiters();
-        packets_left || letters_left || answers_left
+        true
     }
 
     /// Receives one batch, serves it and sends the replies. Returns whether there was one.
     fn batch(&mut self) -> bool {
         let Worker { backend, desk, .. } = &mut self.worker;
         let received = backend.receive();
+        desk.tally.add(Counter::SocketErrors, received.errors as u64);
         let taken = received.packets + received.dropped + received.oversize;
         if taken == 0 {
             return false;
@@ -169,8 +182,10 @@ impl<B: Backend> Turns<B> {
             self.dismiss(&duplicate, Counter::DroppedDuplicate);
         }
         let mut answered = 0;
+        let mut left = true;
         while answered < MAX_ANSWERS {
             let Some(finished) = self.worker.desk.resolver.take_finished() else {
+                left = false;
                 break;
             };
             answered += finished.waiters.len();
@@ -181,7 +196,7 @@ impl<B: Backend> Turns<B> {
         if answered > 0 {
             self.send();
         }
-        answered >= MAX_ANSWERS
+        left
     }
 
     fn answer(&mut self, waiter: &Waiter, finished: &Finished) {
@@ -267,10 +282,11 @@ impl<B: Backend> Turns<B> {
         }
         let finish = async {
             loop {
+                // Asked before the mail is looked at: what the last one sent must not be left behind.
+                let letters_may_come = lifecycle.anyone_receiving();
                 let more = self.take_letters() | self.answer_waiters();
-                let done = desk.resolver.is_idle()
-                    && self.worker.streams.is_empty()
-                    && !lifecycle.anyone_receiving();
+                let done =
+                    desk.resolver.is_idle() && self.worker.streams.is_empty() && !letters_may_come;
                 if more {
                     tokio::task::yield_now().await;
                 } else if done {
@@ -285,9 +301,22 @@ impl<B: Backend> Turns<B> {
             }
         };
         if tokio::time::timeout(STOP_GRACE, finish).await.is_err() {
-            for waiter in desk.resolver.abandon() {
-                self.dismiss(&waiter, Counter::DroppedShutdown);
+            self.abandon();
+        }
+    }
+
+    /// Gives up everyone who still waits.
+    fn abandon(&mut self) {
+        let desk = Rc::clone(&self.worker.desk);
+        while let Some(letter) = desk.post.take(desk.number) {
+            if let Letter::Miss(miss) = letter {
+                self.dismiss(&miss.waiter, Counter::DroppedShutdown);
             }
+        }
+        let finished = std::iter::from_fn(|| desk.resolver.take_finished());
+        let waiters = finished.flat_map(|finished| finished.waiters).chain(desk.resolver.abandon());
+        for waiter in waiters {
+            self.dismiss(&waiter, Counter::DroppedShutdown);
         }
     }
 }

@@ -5,10 +5,12 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr};
 
 use hickory_proto::op::{Edns, Message, ResponseCode};
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::rdata::opt::EdnsOption;
+use hickory_proto::rr::{DNSClass, Name, RecordType};
 use proptest::prelude::*;
 use support::{query, service};
 use swiftlet::pipeline::{Batch, Service, Shaper, Transport, Verdict, serve};
+use swiftlet::policy::Identity;
 use swiftlet::telemetry::{Board, Counter};
 use swiftlet_cache::{Key, NewEntry};
 use swiftlet_net::clock::Now;
@@ -223,4 +225,36 @@ fn the_longest_name_fits_everywhere() {
     let key = keys.build(&service.seed, wire.as_wire(), Type::A, Class::IN, variant);
     let mut packet = [0; 12 + 255 + 4 + 11];
     assert_eq!(write_query(&mut packet, 1, &key, 1232), Some(packet.len()));
+}
+
+/// The promise on which no local answer is ever cut: 512 bytes are enough for the largest.
+#[test]
+fn local_answers_fit_the_smallest_client() {
+    let mut service = service();
+    let name = "n".repeat(Identity::MAX_NAME_LEN);
+    service.policies.identity = Identity::new(&"v".repeat(63), Some(&name));
+    service.edns.nsid = Some(name.as_bytes().into());
+    let longest = |end: &str| format!("{}.{end}", vec!["a".repeat(41); 5].join("."));
+    let mut edns = Edns::new();
+    edns.set_max_payload(512);
+    edns.options_mut().insert(EdnsOption::Unknown(3, Vec::new()));
+    for (name, class, rtype) in [
+        ("id.server.".to_owned(), DNSClass::CH, RecordType::TXT),
+        ("version.bind.".into(), DNSClass::CH, RecordType::TXT),
+        (longest("localhost."), DNSClass::IN, RecordType::MX),
+        (longest("d.f.ip6.arpa."), DNSClass::IN, RecordType::PTR),
+        (longest("example."), DNSClass::IN, RecordType::ANY),
+        (longest("example."), DNSClass::IN, RecordType::AXFR),
+        (longest("example."), DNSClass::HS, RecordType::A),
+    ] {
+        let mut question = query(&name, rtype);
+        question.queries[0].set_query_class(class);
+        question.edns = Some(edns.clone());
+        let packet = question.to_vec().unwrap();
+        for client in ["127.0.0.1", "192.0.2.1"] {
+            let (came, _) = serve_at(&service, &packet, client.parse().unwrap(), STORED_AT);
+            let Came::Reply(reply) = came else { panic!("{name}: {came:?}") };
+            assert!(reply.len() <= 512, "{name} {rtype} to {client}: {} bytes", reply.len());
+        }
+    }
 }

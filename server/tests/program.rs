@@ -95,11 +95,44 @@ fn config_shows_every_setting_with_its_source() {
     }
 }
 
+/// A Service named like this server makes Kubernetes set variables that look like settings.
+#[test]
+fn service_links_of_kubernetes_are_no_settings() {
+    let settings = [
+        ("SWIFTLET_SERVICE_HOST", "10.0.0.10"),
+        ("SWIFTLET_SERVICE_PORT_DNS", "53"),
+        ("SWIFTLET_PORT", "udp://10.0.0.10:53"),
+        ("SWIFTLET_PORT_53_UDP_ADDR", "10.0.0.10"),
+        ("SWIFTLET_FORWARD", "192.0.2.1"),
+    ];
+    assert!(run(&["config"], &settings).status.success());
+}
+
+#[test]
+fn health_asks_the_server_over_dns() {
+    let upstream = good_upstream();
+    let mut server = Swiftlet::start(&[("FORWARD", &upstream.address.to_string())]);
+    let listen = server.dns.to_string();
+    let settings = [("SWIFTLET_LISTEN", &*listen), ("SWIFTLET_FORWARD", "192.0.2.1")];
+    assert!(run(&["health"], &settings).status.success());
+    server.signal("TERM");
+    server.wait();
+    let output = run(&["health"], &settings);
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains(&format!("no answer from {listen}")), "{error}");
+}
+
 #[test]
 fn asking_oneself_is_refused_and_an_own_address_among_others_left_out() {
     let port = free_port();
-    for listen in [format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}")] {
-        let own = format!("127.0.0.1:{port}");
+    for (listen, own) in [
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.99"),
+        ("127.0.0.1", "[::ffff:127.0.0.1]"),
+    ] {
+        let (listen, own) = (format!("{listen}:{port}"), format!("{own}:{port}"));
         let output = run(&[], &[("SWIFTLET_LISTEN", &listen), ("SWIFTLET_FORWARD", &own)]);
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{error}");
@@ -108,6 +141,7 @@ fn asking_oneself_is_refused_and_an_own_address_among_others_left_out() {
         let output = run(&["config"], &[("SWIFTLET_LISTEN", &listen), ("SWIFTLET_FORWARD", &both)]);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.contains("is this server itself"), "{text}");
+        assert!(text.contains("SWIFTLET_FORWARD=192.0.2.1:53 "), "{text}");
     }
 }
 
@@ -154,6 +188,10 @@ fn http_shows_health_readiness_and_metrics() {
     assert_eq!(server.get("/ready"), (200, "ready\n".into()));
     assert_eq!(server.get("/").0, 200);
     assert_eq!(server.get("/nowhere").0, 404);
+    // Clients that say nothing take places, but not all of them for long.
+    let idle: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(server.http)).collect();
+    assert_eq!(server.get("/ready").0, 200);
+    drop(idle);
     ask(server.dns, &query("www.example.", RecordType::A));
     let metrics = server.settled();
     assert_eq!((metrics.get("queries_received"), metrics.get("queries_answered")), (1, 1));

@@ -20,6 +20,7 @@ use swiftlet::lifecycle::{Lifecycle, Phase};
 use swiftlet::mailbox::Post;
 use swiftlet::resolver::{Resolver, store};
 use swiftlet::stream::Streams;
+use swiftlet::telemetry::counters::{ALL, ROWS};
 use swiftlet::telemetry::sightings::Gateway;
 use swiftlet::telemetry::{Board, Counter};
 use swiftlet::upstream::{Servers, Upstreams};
@@ -42,6 +43,8 @@ struct Flood {
     handed_out: usize,
     replies: Vec<usize>,
     batches: usize,
+    /// Answers to those who waited since the last `send`.
+    deferred: usize,
     script: Rc<RefCell<Script>>,
     lifecycle: Lifecycle,
 }
@@ -51,6 +54,8 @@ struct Flood {
 struct Script {
     /// A new name is asked once every so many batches; never if 0.
     miss_every: usize,
+    /// Every packet asks a new name.
+    all_new: bool,
     /// Batches after which the worker is told to stop.
     batches: usize,
     /// Called at the beginning of each batch with its number.
@@ -58,6 +63,8 @@ struct Script {
     /// When the answer to each miss was handed to the backend.
     answered: Vec<Instant>,
     hits_answered: usize,
+    /// Where the worker's counters are put for `watch` to read.
+    board: Option<Rc<RefCell<Option<Board>>>>,
 }
 
 const ROUTE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
@@ -70,6 +77,7 @@ impl Flood {
             handed_out: BATCH,
             replies: vec![0; BATCH],
             batches: 0,
+            deferred: 0,
             script,
             lifecycle,
         }
@@ -107,8 +115,10 @@ impl Backend for Flood {
         let slot = self.slots.get_mut(at)?;
         self.handed_out += 1;
         let miss_every = self.script.borrow().miss_every;
-        let len = if at == 0 && miss_every > 0 && self.batches.is_multiple_of(miss_every) {
-            let name = format!("n{}.example.", self.batches);
+        let new = self.script.borrow().all_new
+            || (at == 0 && miss_every > 0 && self.batches.is_multiple_of(miss_every));
+        let len = if new {
+            let name = format!("n{}.n{at}.example.", self.batches);
             let packet = query(&name, RecordType::A).to_vec().unwrap();
             slot[..packet.len()].copy_from_slice(&packet);
             packet.len()
@@ -120,17 +130,21 @@ impl Backend for Flood {
     }
 
     fn send(&mut self) -> Sent {
-        let accepted = self.replies.iter().filter(|&&len| len > 0).count();
+        let hits = self.replies.iter().filter(|&&len| len > 0).count();
         self.replies.fill(0);
-        self.script.borrow_mut().hits_answered += accepted;
-        Sent { accepted, refused: 0 }
+        self.script.borrow_mut().hits_answered += hits;
+        Sent { accepted: hits + std::mem::take(&mut self.deferred), refused: 0 }
     }
 
     fn send_to(&mut self, _: &Route, _: &[u8]) -> bool {
         self.script.borrow_mut().answered.push(Instant::now());
+        self.deferred += 1;
         true
     }
 }
+
+/// Questions that the worker under test may have in flight.
+const FLIGHTS: usize = 1024;
 
 /// Runs one worker on the flood until the script ends, over an upstream that knows every name.
 fn run(script: Script, upstream: SocketAddr) -> (Script, Board) {
@@ -138,6 +152,9 @@ fn run(script: Script, upstream: SocketAddr) -> (Script, Board) {
     let board = Board::new(1);
     let (tally, clock, lifecycle) = (board.tally(0), Clock::default(), Lifecycle::new(1));
     let limits = store::Limits { min_ttl_s: 0, max_ttl_s: 86_400, max_negative_ttl_s: 3600 };
+    if let Some(slot) = &script.board {
+        slot.replace(Some(board.clone()));
+    }
     let script = Rc::new(RefCell::new(script));
     let backend = Flood::new(Rc::clone(&script), lifecycle.clone());
 
@@ -145,21 +162,22 @@ fn run(script: Script, upstream: SocketAddr) -> (Script, Board) {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let patience = Duration::from_secs(10);
-        let upstreams = Upstreams::new(Servers::new(&[upstream]), patience, 1232, tally.clone());
+        let upstreams =
+            Upstreams::new(Servers::new(&[upstream]), patience, 1232, clock.clone(), tally.clone());
         let resolver = Resolver::new(
             Arc::clone(&service),
             upstreams,
             limits,
             clock.clone(),
             tally.clone(),
-            1024,
+            FLIGHTS,
         );
         let desk = Rc::new(Desk {
             number: 0,
             service,
             resolver: Rc::new(resolver),
             post: Post::new(1),
-            clients: Clients::new(1024),
+            clients: Clients::new(u32::MAX),
             clock,
             tally,
             gateway: Gateway::default(),
@@ -235,4 +253,48 @@ fn turns_of_hits_allocate_nothing_of_their_own() {
     let (before, after) = *counts.borrow();
     let allocations = after - before;
     assert!(allocations <= (measured * BATCH / 100) as u64, "{allocations} in {measured} batches");
+}
+
+/// The law of the counters, when nothing runs any more.
+fn check_law(board: &Board) {
+    let dropped: u64 = ROWS
+        .iter()
+        .zip(ALL)
+        .filter(|(row, _)| row.name == "queries_dropped")
+        .map(|(_, &counter)| board.sum(counter))
+        .sum();
+    let answered = board.sum(Counter::Answered);
+    assert_eq!(board.pending(), 0);
+    assert_eq!(board.sum(Counter::Received), answered + dropped);
+}
+
+/// Queries beyond every bound are turned away as fast as they come, or they would fill the memory.
+#[test]
+fn a_flood_of_new_names_over_a_silent_upstream_does_not_pile_up() {
+    let (_socket, address) = support::upstream::silent();
+    let most = Rc::new(RefCell::new(0));
+    let (seen, board) = (Rc::clone(&most), Rc::new(RefCell::new(None::<Board>)));
+    let reading = Rc::clone(&board);
+    let watch = move |_| {
+        let board = reading.borrow();
+        let mut seen = seen.borrow_mut();
+        *seen = (*seen).max(board.as_ref().map_or(0, Board::pending));
+    };
+    let script = Script {
+        all_new: true,
+        batches: 5_000,
+        watch: Some(Box::new(watch)),
+        board: Some(board),
+        ..Script::default()
+    };
+    let (script, board) = run(script, address);
+    let asked = (5_000 * BATCH) as u64;
+    assert_eq!(board.sum(Counter::Received), asked);
+    let turned_away = board.sum(Counter::FlightsFull);
+    assert!(turned_away > asked / 2, "{turned_away} of {asked} were turned away");
+    assert!(*most.borrow() <= (FLIGHTS + 20 * BATCH) as u64, "{} were pending", most.borrow());
+    // The stop gave up those in flight, each of them counted.
+    let shut = board.sum(Counter::DroppedShutdown);
+    assert_eq!(script.answered.len() as u64 + shut, asked);
+    check_law(&board);
 }

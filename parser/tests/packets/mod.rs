@@ -156,10 +156,26 @@ pub(crate) fn queries() -> Vec<Named> {
         ("edns-unknown-option", with_additional(&[opt(1232, 0, &option(65001, b"experiment"))])),
         ("edns-option-overrun", with_additional(&[opt(1232, 0, &[0, 3, 0, 9, 1])])),
         ("edns-option-cut", with_additional(&[opt(1232, 0, &[0, 3, 0])])),
+        (
+            "edns-option-cut-after-nsid",
+            with_additional(&[opt(1232, 0x8000, &[&option(3, &[])[..], &[0]].concat())]),
+        ),
+        (
+            "edns-option-overrun-before-tsig",
+            with_additional(&[opt(1232, 0, &[0, 3, 0, 9, 1]), tsig.clone()]),
+        ),
+        (
+            "edns-option-overrun-trailing-byte",
+            [with_additional(&[opt(1232, 0, &[0, 3, 0, 9, 1])]), vec![0]].concat(),
+        ),
         ("edns-version-1", with_additional(&[opt(1232, 0x0001_8000, &[])])),
         ("edns-version-1-bad-options", with_additional(&[opt(1232, 0x0001_0000, &[0, 3, 0, 9])])),
         ("edns-rcode-in-query", with_additional(&[opt(1232, 0x0100_0000, &[])])),
         ("two-opts", with_additional(&[opt(1232, 0, &[]), opt(512, 0, &[])])),
+        (
+            "two-opts-bad-options",
+            with_additional(&[opt(1232, 0, &[0, 3, 0]), opt(1232, 0, &[0, 3, 0])]),
+        ),
         ("opt-not-at-root", with_additional(&[record(&name("a"), OPT, 1232, 0, &[])])),
         ("opt-owner-pointer", with_additional(&[record(QNAME, OPT, 1232, 0, &[])])),
         ("opt-then-tsig", with_additional(&[opt(1232, 0, &[]), tsig.clone()])),
@@ -438,6 +454,12 @@ pub(crate) fn broken_responses() -> Vec<Named> {
         ("opcode-notify", [header(0xa000, [1, 0, 0, 0]), www.clone()].concat()),
         ("header-only", header(OK, [1, 0, 0, 0])),
         ("empty", Vec::new()),
+        ("bare-formerr-and-opt", [header(OK | 1, [0, 0, 0, 1]), opt(1232, 0, &[])].concat()),
+        ("bare-refused-and-junk", [header(0x8105, [0; 4]), vec![0xff; 7]].concat()),
+        ("bare-refused-cut", header(0x8105, [0; 4])[..11].to_vec()),
+        ("bare-noerror", header(OK, [0; 4])),
+        ("bare-query", header(RD | 1, [0; 4])),
+        ("bare-notify", header(0xa001, [0; 4])),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! The configuration that the server runs with: automatic values filled in, each with its reason.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 use swiftlet_net::{cores, memory};
@@ -52,65 +52,13 @@ pub(super) fn resolve(
     given: &[Given],
     resolv_conf: &Path,
 ) -> Result<Config, ConfigError> {
-    let mut notes = Vec::new();
-    let mut automatic: Vec<(&str, String, String)> = Vec::new();
-    let listen_is_default =
-        given.iter().any(|given| given.variable == "SWIFTLET_LISTEN" && given.source == "default");
-    let listen = listen(settings, listen_is_default, &mut notes)?;
-
-    let (asked, why) = match &settings.forward {
-        Some(addresses) => (addresses.clone(), None),
-        None => (
-            system_resolvers(resolv_conf)?,
-            Some(format!("nameservers of {}", resolv_conf.display())),
-        ),
-    };
-    let upstreams = without_self(asked, &listen, &mut notes)?;
-    if let Some(why) = why {
-        automatic.push(("SWIFTLET_FORWARD", join(&upstreams), why));
-    }
-
-    let usable = cores::usable();
-    let workers = settings.workers.unwrap_or(usable.ids.len());
-    if settings.workers.is_none() {
-        automatic.push(("SWIFTLET_WORKERS", workers.to_string(), usable.why.clone()));
-    }
-    let cores = match settings.pin && usable.pin && workers <= usable.ids.len() {
-        true => usable.ids[..workers].to_vec(),
-        false => Vec::new(),
-    };
-    if settings.pin && cores.is_empty() {
-        notes.push(match usable.pin {
-            true => format!("{workers} workers are more than the cores, so none is pinned"),
-            false => "a CPU quota names no cores, so no worker is pinned".into(),
-        });
-    }
-
-    let (memory_limit, memory_source) = memory::limit();
-    let cache_size = settings.cache_size.unwrap_or_else(|| {
-        (memory_limit / CACHE_SHARE).clamp(CACHE_AUTO_MIN, CACHE_AUTO_MAX) / MIB * MIB
-    });
-    if settings.cache_size.is_none() {
-        let why = format!(
-            "a quarter of the memory limit of {} ({}), at most {}",
-            format_bytes(memory_limit / MIB * MIB),
-            memory_source,
-            format_bytes(CACHE_AUTO_MAX)
-        );
-        automatic.push(("SWIFTLET_CACHE_SIZE", format_bytes(cache_size), why));
-    }
-
-    let identity = match settings.identity.as_deref() {
-        Some("off") => None,
-        Some(name) => Some(name.to_owned()),
-        None => host_name(),
-    };
-    if settings.identity.is_none() {
-        let value = identity.clone().unwrap_or_else(|| "off".into());
-        automatic.push(("SWIFTLET_IDENTITY", value, "the host's name".into()));
-    }
-
-    let effective = given.iter().map(|given| effective(given, &automatic)).collect();
+    let mut found = Found::default();
+    let listen = found.listen(settings, given)?;
+    let upstreams = found.upstreams(settings, &listen, resolv_conf)?;
+    let (workers, cores) = found.workers(settings);
+    let cache_size = found.cache_size(settings);
+    let identity = found.identity(settings);
+    let effective = given.iter().map(|given| effective(given, &found.automatic)).collect();
     Ok(Config {
         settings: settings.clone(),
         listen,
@@ -120,8 +68,136 @@ pub(super) fn resolve(
         cache_size,
         identity,
         effective,
-        notes,
+        notes: found.notes,
     })
+}
+
+/// What is found out on the way: automatic values with their reasons, and notes for the operator.
+#[derive(Default)]
+struct Found {
+    automatic: Vec<(&'static str, String, String)>,
+    notes: Vec<String>,
+}
+
+impl Found {
+    fn listen(
+        &mut self,
+        settings: &Settings,
+        given: &[Given],
+    ) -> Result<Vec<SocketAddr>, ConfigError> {
+        let is_default = given
+            .iter()
+            .any(|given| given.variable == "SWIFTLET_LISTEN" && given.source == "default");
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        let mut left_out = Vec::new();
+        for &address in &settings.listen {
+            if addresses.contains(&address) {
+                return Err(ConfigError::ListenRepeated { address });
+            }
+            // IPv6 may be off, which is no reason not to serve IPv4.
+            let optional = is_default || (address.is_ipv6() && address.ip().is_unspecified());
+            match optional && !can_bind(address.ip()) {
+                true => left_out.push(address),
+                false => addresses.push(address),
+            }
+        }
+        if addresses.is_empty() {
+            // Whoever asked for nothing else is told why it cannot be had.
+            return Ok(settings.listen.clone());
+        }
+        if !left_out.is_empty() {
+            let why = format!("this host has no {}", join(&left_out));
+            self.notes.push(format!("not listening on {}: {why}", join(&left_out)));
+            self.automatic.push(("SWIFTLET_LISTEN", join(&addresses), why));
+        }
+        Ok(addresses)
+    }
+
+    /// The upstreams without this server itself: asking it would never end.
+    fn upstreams(
+        &mut self,
+        settings: &Settings,
+        listen: &[SocketAddr],
+        resolv_conf: &Path,
+    ) -> Result<Vec<SocketAddr>, ConfigError> {
+        let (asked, mut why) = match &settings.forward {
+            Some(addresses) => (addresses.clone(), Vec::new()),
+            None => {
+                let why = format!("nameservers of {}", resolv_conf.display());
+                (system_resolvers(resolv_conf)?, vec![why])
+            }
+        };
+        let mut upstreams: Vec<SocketAddr> = Vec::new();
+        for &address in &asked {
+            if upstreams.contains(&address) {
+                return Err(ConfigError::Repeated { address });
+            }
+            if listen.iter().any(|own| is_served_by(address, *own)) {
+                why.push(format!("{address} is this server itself"));
+                self.notes.push(format!("upstream {address} is this server itself: left out"));
+            } else {
+                upstreams.push(address);
+            }
+        }
+        if upstreams.is_empty() {
+            return Err(ConfigError::OnlySelf { upstreams: join(&asked) });
+        }
+        if !why.is_empty() {
+            self.automatic.push(("SWIFTLET_FORWARD", join(&upstreams), why.join("; ")));
+        }
+        Ok(upstreams)
+    }
+
+    /// How many workers, and the cores to pin them to.
+    fn workers(&mut self, settings: &Settings) -> (usize, Vec<usize>) {
+        let usable = cores::usable();
+        let workers = settings.workers.unwrap_or(usable.ids.len());
+        if settings.workers.is_none() {
+            self.automatic.push(("SWIFTLET_WORKERS", workers.to_string(), usable.why));
+        }
+        if !settings.pin {
+            return (workers, Vec::new());
+        }
+        match (usable.pin, usable.ids.get(..workers)) {
+            (true, Some(cores)) => return (workers, cores.to_vec()),
+            (true, None) => {
+                let note = format!("{workers} workers are more than the cores, so none is pinned");
+                self.notes.push(note);
+            }
+            (false, _) => {
+                self.notes.push("a CPU quota names no cores, so no worker is pinned".into());
+            }
+        }
+        (workers, Vec::new())
+    }
+
+    fn cache_size(&mut self, settings: &Settings) -> u64 {
+        if let Some(bytes) = settings.cache_size {
+            return bytes;
+        }
+        let (limit, source) = memory::limit();
+        let share = (limit / CACHE_SHARE).clamp(CACHE_AUTO_MIN, CACHE_AUTO_MAX) / MIB * MIB;
+        let why = format!(
+            "a quarter of the memory limit of {} ({source}), at most {}",
+            format_bytes(limit / MIB * MIB),
+            format_bytes(CACHE_AUTO_MAX)
+        );
+        self.automatic.push(("SWIFTLET_CACHE_SIZE", format_bytes(share), why));
+        share
+    }
+
+    fn identity(&mut self, settings: &Settings) -> Option<String> {
+        match settings.identity.as_deref() {
+            Some("off") => None,
+            Some(name) => Some(name.to_owned()),
+            None => {
+                let name = host_name();
+                let value = name.clone().unwrap_or_else(|| "off".into());
+                self.automatic.push(("SWIFTLET_IDENTITY", value, "the host's name".into()));
+                name
+            }
+        }
+    }
 }
 
 fn effective(given: &Given, automatic: &[(&str, String, String)]) -> Source {
@@ -138,64 +214,30 @@ fn effective(given: &Given, automatic: &[(&str, String, String)]) -> Source {
     }
 }
 
-fn listen(
-    settings: &Settings,
-    is_default: bool,
-    notes: &mut Vec<String>,
-) -> Result<Vec<SocketAddr>, ConfigError> {
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    for &address in &settings.listen {
-        if addresses.contains(&address) {
-            return Err(ConfigError::ListenRepeated { address });
-        }
-        // IPv6 may be off, which is no reason not to serve IPv4.
-        let optional = is_default || (address.is_ipv6() && address.ip().is_unspecified());
-        if optional && !is_own_address(address.ip()) {
-            notes.push(format!("this host has no {}, so it is not listened on", address.ip()));
-            continue;
-        }
-        addresses.push(address);
-    }
-    match addresses.is_empty() {
-        // Whoever asked for nothing else is told why it cannot be had.
-        true => Ok(settings.listen.clone()),
-        false => Ok(addresses),
-    }
-}
-
-/// Drops the upstreams that are this server itself: asking them would never end.
-fn without_self(
-    asked: Vec<SocketAddr>,
-    listen: &[SocketAddr],
-    notes: &mut Vec<String>,
-) -> Result<Vec<SocketAddr>, ConfigError> {
-    let mut upstreams: Vec<SocketAddr> = Vec::new();
-    for &address in &asked {
-        if upstreams.contains(&address) {
-            return Err(ConfigError::Repeated { address });
-        }
-        if listen.iter().any(|own| is_served_by(address, *own)) {
-            notes.push(format!("upstream {address} is this server itself, so it is left out"));
-        } else {
-            upstreams.push(address);
-        }
-    }
-    match upstreams.is_empty() {
-        true => Err(ConfigError::OnlySelf { upstreams: join(&asked) }),
-        false => Ok(upstreams),
-    }
-}
-
 /// Whether datagrams to `address` reach a socket bound to `own`.
 fn is_served_by(address: SocketAddr, own: SocketAddr) -> bool {
-    if address.port() != own.port() || address.is_ipv4() != own.is_ipv4() {
-        return false;
-    }
-    address.ip() == own.ip() || (own.ip().is_unspecified() && is_own_address(address.ip()))
+    let (ip, own_ip) = (address.ip().to_canonical(), own.ip().to_canonical());
+    let same_family = ip.is_ipv4() == own_ip.is_ipv4();
+    let reached = ip == own_ip || (own_ip.is_unspecified() && is_own_address(address));
+    address.port() == own.port() && same_family && reached
 }
 
-/// Whether an address belongs to this host: only then can a socket be bound to it.
-fn is_own_address(ip: IpAddr) -> bool {
+/// Whether this host has an address: only then would the kernel use it to talk to itself.
+fn is_own_address(address: SocketAddr) -> bool {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = || {
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect(address).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    address.ip().to_canonical().is_loopback() || source() == Some(address.ip())
+}
+
+/// Whether a socket can be bound to an address: not when its family is off.
+fn can_bind(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 

@@ -77,7 +77,7 @@ fn suggestion(nearest: &Option<String>) -> String {
 }
 
 /// The first variable with our prefix that is no setting.
-pub fn unknown_variable(
+pub(super) fn unknown_variable(
     command: &clap::Command,
     environment: impl IntoIterator<Item = String>,
 ) -> Result<(), ConfigError> {
@@ -87,7 +87,7 @@ pub fn unknown_variable(
         .collect();
     let mut strangers: Vec<String> = environment
         .into_iter()
-        .filter(|name| name.starts_with(PREFIX) && !known.contains(name))
+        .filter(|name| name.starts_with(PREFIX) && !known.contains(name) && !is_service_link(name))
         .collect();
     strangers.sort();
     let Some(variable) = strangers.into_iter().next() else {
@@ -100,6 +100,17 @@ pub fn unknown_variable(
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, name)| name.clone());
     Err(ConfigError::UnknownVariable { variable, nearest })
+}
+
+/// Whether a variable is one that Kubernetes makes for a Service named `swiftlet`.
+fn is_service_link(name: &str) -> bool {
+    let name = &name[PREFIX.len()..];
+    name == "SERVICE_HOST"
+        || name == "PORT"
+        || name.starts_with("SERVICE_PORT")
+        || name
+            .strip_prefix("PORT_")
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Says which variable and flag a value was for, whichever of the two it came by.

@@ -17,7 +17,8 @@ use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcom
 use ipnet::IpNet;
 
 pub use auto::{Config, Source};
-pub use errors::{ConfigError, unknown_variable};
+pub use errors::ConfigError;
+use errors::unknown_variable;
 pub use values::{Http, format_bytes};
 use values::{bytes_of, http_address, number, socket_address, upstream_address};
 

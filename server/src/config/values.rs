@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::policy::Identity;
 
-/// Who is served unless told otherwise: loopback, private, shared and link-local addresses, ULA.
+/// Who is served unless told otherwise: loopback, private and link-local addresses, ULA.
 pub(super) const PRIVATE_NETWORKS: &str =
     "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.0.0/16,::1/128,fc00::/7,fe80::/10";
 

@@ -51,7 +51,7 @@ impl Shaper<'_> {
         let Some(mut writer) = ReplyWriter::start(buf, query, rcode) else {
             return Verdict::Drop(Counter::DroppedUnrenderable);
         };
-        // The largest of these answers is far below 512 bytes, so none can need truncation.
+        // The largest of these answers is below 512 bytes (there is a test), so none needs truncation.
         answer.write(&mut writer, query);
         let len = writer.finish();
         counters.answer(rcode);
@@ -71,8 +71,8 @@ impl Shaper<'_> {
             return Verdict::Drop(Counter::DroppedUnrenderable);
         }
         match outcome {
-            Outcome::Answer(stored) => match Template::from_bytes(stored) {
-                Some(template) => self.stored(buf, query, template, 0),
+            Outcome::Answer { stored, age_s } => match Template::from_bytes(stored) {
+                Some(template) => self.stored(buf, query, template, *age_s),
                 None => Verdict::Drop(Counter::DroppedUnrenderable),
             },
             Outcome::Failure { rcode, error, text } => {

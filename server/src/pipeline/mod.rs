@@ -102,7 +102,7 @@ pub fn serve<'k>(
     let packet = buf.get(..len).unwrap_or_default();
     let query = match query::parse(packet) {
         Ok(query) => query,
-        Err(reject) => return refuse(batch, buf, len, reject),
+        Err(reject) => return refuse(batch, buf, len, client, reject),
     };
     let qname = query.qname(packet);
 
@@ -151,17 +151,31 @@ fn answer_locally<'k>(
     batch.shaper.local(buf, query, answer)
 }
 
-/// Answers a packet whose query could not be read as RFC 8906 expects, or stays silent.
-fn refuse<'k>(batch: &Batch<'_>, buf: &mut [u8], len: usize, reject: Reject) -> Verdict<'k> {
+/// Answers a packet whose query could not be read as RFC 8906 expects, or stays silent. Strangers learn no
+/// more from it than from any other query.
+fn refuse<'k>(
+    batch: &Batch<'_>,
+    buf: &mut [u8],
+    len: usize,
+    client: IpAddr,
+    reject: Reject,
+) -> Verdict<'k> {
+    let Shaper { service, counters, .. } = batch.shaper;
+    let stranger = !service.policies.acl.allows(client);
     let rcode = match reject {
         Reject::Short => return Verdict::Drop(Counter::DroppedShort),
         Reject::Response => return Verdict::Drop(Counter::DroppedResponse),
+        _ if stranger => Rcode::REFUSED,
         Reject::BadVersion(query) => {
             return batch.shaper.local(buf, &query, &Answer::code(Rcode::BADVERS, None));
+        }
+        Reject::BadOptions(query) => {
+            return batch.shaper.local(buf, &query, &Answer::code(Rcode::FORMERR, None));
         }
         Reject::Opcode => Rcode::NOTIMP,
         Reject::Malformed => Rcode::FORMERR,
     };
-    batch.shaper.counters.answer(rcode);
+    counters.add(Counter::AclRefused, u64::from(stranger));
+    counters.answer(rcode);
     answer::reply(message::error_in_place(buf, len, rcode))
 }

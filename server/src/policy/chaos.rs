@@ -16,8 +16,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The longest name: one character-string (RFC 1035 §3.3).
-    pub const MAX_NAME_LEN: usize = 255;
+    /// The longest name, in bytes: with it twice in an answer (TXT and NSID) 512 bytes still suffice.
+    pub const MAX_NAME_LEN: usize = 63;
 
     /// The program's version, and the name of this instance unless it is to stay unnamed.
     #[must_use]

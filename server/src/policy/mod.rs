@@ -24,7 +24,7 @@ use crate::pipeline::Explanation;
 type Hook = for<'a> fn(&'a Policies, &Request<'_>) -> Action<'a>;
 
 /// The policies in the order in which they are asked.
-const TABLE: &[Hook] = &[acl::query, chaos::query, meta::query, any::query, special_use::query];
+const TABLE: &[Hook] = &[acl::query, chaos::query, meta::query, special_use::query, any::query];
 
 /// The state of all policies, read-only while queries are served.
 #[derive(Debug)]

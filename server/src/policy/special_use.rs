@@ -23,14 +23,10 @@ enum Content {
     Nothing,
     /// The loopback addresses at and below it (RFC 6761 §6.3).
     Loopback,
-    /// An apex with SOA and NS, nothing below (RFC 6303 §3).
+    /// An apex with SOA and NS, nothing below (RFC 6303 §3) but what [`LOCALHOST_NAMES`] says.
     Empty,
-    /// As `Empty`, but DS questions are the parent's to answer (RFC 8375 §4).
-    EmptyUnsigned,
     /// NODATA at the name and all below (RFC 9462 §6.4: no designated resolver is configured).
     NoData,
-    /// One PTR record to `localhost.` at the name itself.
-    LocalhostPtr,
 }
 
 /// One row a name. IPv4 ranges written as `first..last.rest` stand for one zone a number.
@@ -41,12 +37,12 @@ const TABLE: &[(&str, Content)] = &[
     ("local", Content::Nothing),
     ("onion", Content::Nothing),
     ("alt", Content::Nothing),
-    ("home.arpa", Content::EmptyUnsigned),
+    // RFC 8375.
+    ("home.arpa", Content::Empty),
     ("resolver.arpa", Content::NoData),
     ("0.in-addr.arpa", Content::Empty),
     ("10.in-addr.arpa", Content::Empty),
     ("127.in-addr.arpa", Content::Empty),
-    ("1.0.0.127.in-addr.arpa", Content::LocalhostPtr),
     ("254.169.in-addr.arpa", Content::Empty),
     ("16..31.172.in-addr.arpa", Content::Empty),
     ("168.192.in-addr.arpa", Content::Empty),
@@ -57,10 +53,7 @@ const TABLE: &[(&str, Content)] = &[
     // Shared address space: RFC 7793.
     ("64..127.100.in-addr.arpa", Content::Empty),
     ("0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa", Content::Empty),
-    (
-        "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
-        Content::LocalhostPtr,
-    ),
+    ("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa", Content::Empty),
     ("d.f.ip6.arpa", Content::Empty),
     ("8.e.f.ip6.arpa", Content::Empty),
     ("9.e.f.ip6.arpa", Content::Empty),
@@ -69,18 +62,27 @@ const TABLE: &[(&str, Content)] = &[
     ("8.b.d.0.1.0.0.2.ip6.arpa", Content::Empty),
 ];
 
+/// Names with one PTR record, to `localhost.`
+const LOCALHOST_NAMES: &[&str] = &[
+    "1.0.0.127.in-addr.arpa",
+    "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
+];
+
 /// The table, ready to be asked.
 #[derive(Debug)]
 pub struct Zones {
     /// Content by folded wire name.
     by_name: HashMap<Box<[u8]>, Content>,
+    /// Names inside of zones: whether they have the PTR record, or are only above one that has it.
+    inner: HashMap<Box<[u8]>, bool>,
     /// Last labels, length byte first, under which any of the names lies.
     last_labels: Vec<Box<[u8]>>,
 }
 
 impl Default for Zones {
     fn default() -> Self {
-        let mut zones = Self { by_name: HashMap::new(), last_labels: Vec::new() };
+        let mut zones =
+            Self { by_name: HashMap::new(), inner: HashMap::new(), last_labels: Vec::new() };
         for &(text, content) in TABLE {
             match text.split_once("..") {
                 None => zones.add(text, content),
@@ -92,6 +94,14 @@ impl Default for Zones {
                     }
                 }
             }
+        }
+        for name in LOCALHOST_NAMES {
+            let name = Name::from_text(name).expect("the table holds valid names");
+            // Names between it and its zone exist, though they own nothing (RFC 8020 §2).
+            let up_to_zone =
+                suffixes(name.as_wire()).take_while(|at| !zones.by_name.contains_key(*at));
+            zones.inner.extend(up_to_zone.map(|at| (at.into(), false)));
+            zones.inner.insert(name.as_wire().into(), true);
         }
         zones
     }
@@ -109,8 +119,8 @@ impl Zones {
         self.by_name.insert(name.as_wire().into(), content);
     }
 
-    /// The zone that a name lies in: what it holds, and where its name begins inside `qname`.
-    fn find(&self, query: &Query, qname: &[u8]) -> Option<(Content, usize)> {
+    /// The zone that a name lies in.
+    fn find(&self, query: &Query, qname: &[u8]) -> Option<Found> {
         let last_label = qname.get(usize::from(query.last_label)..qname.len().checked_sub(1)?)?;
         if !self.last_labels.iter().any(|known| eq_ignore_case(known, last_label)) {
             return None;
@@ -120,34 +130,46 @@ impl Zones {
         fold(qname, folded);
         suffixes(folded).find_map(|suffix| {
             let content = *self.by_name.get(suffix)?;
-            Some((content, qname.len() - suffix.len()))
+            let inner = self.inner.get(&*folded).copied();
+            Some(Found { content, zone_at: qname.len() - suffix.len(), inner })
         })
     }
 }
 
+/// Where a name lies.
+struct Found {
+    content: Content,
+    /// Where the zone's name begins inside the name.
+    zone_at: usize,
+    /// Whether the name is one of [`Zones::inner`], and has the PTR record.
+    inner: Option<bool>,
+}
+
 pub(super) fn query<'a>(policies: &'a Policies, request: &Request<'_>) -> Action<'a> {
-    let Some((content, zone_at)) = policies.special_use.find(request.query, request.qname) else {
+    let Some(found) = policies.special_use.find(request.query, request.qname) else {
         return Action::Continue;
     };
+    let Found { content, zone_at, inner } = found;
     let qtype = request.query.qtype;
     let at_apex = zone_at == 0;
-    let no_data = Answer::Negative { rcode: Rcode::NOERROR, zone_at };
-    let no_name = Answer::Negative { rcode: Rcode::NXDOMAIN, zone_at };
+    let exists = match content {
+        Content::Nothing => false,
+        Content::Loopback | Content::NoData => true,
+        Content::Empty => at_apex || inner.is_some(),
+    };
     let record = |rdata| Answer::Record { rtype: qtype, class: Class::IN, ttl: TTL_S, rdata };
     Action::Answer(match (content, qtype) {
-        (Content::EmptyUnsigned, Type::DS) if at_apex => return Action::Continue,
+        _ if !exists => Answer::Negative { rcode: Rcode::NXDOMAIN, zone_at },
+        // Whether the zone is signed is its parent's to say (RFC 4035 §3.1.4.1, RFC 8375 §4).
+        (Content::Empty, Type::DS) if at_apex => return Action::Continue,
+        (_, Type::ANY) => return Action::Continue,
         (Content::Loopback, Type::A) => record(&[127, 0, 0, 1]),
         (Content::Loopback, Type::AAAA) => {
             record(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
         }
-        (Content::Loopback | Content::NoData, _) => no_data,
-        (Content::LocalhostPtr, Type::PTR) if at_apex => record(b"\x09localhost\x00"),
-        (Content::Empty | Content::EmptyUnsigned, Type::SOA | Type::NS) if at_apex => {
-            Answer::Apex { rtype: qtype }
-        }
-        (Content::Nothing, _) => no_name,
-        _ if at_apex => no_data,
-        _ => no_name,
+        (Content::Empty, Type::PTR) if inner == Some(true) => record(b"\x09localhost\x00"),
+        (Content::Empty, Type::SOA | Type::NS) if at_apex => Answer::Apex { rtype: qtype },
+        _ => Answer::Negative { rcode: Rcode::NOERROR, zone_at },
     })
 }
 
@@ -211,9 +233,7 @@ mod tests {
             let (at_zone, under) = match content {
                 Content::Nothing => (Rcode::NXDOMAIN, Rcode::NXDOMAIN),
                 Content::Loopback | Content::NoData => (Rcode::NOERROR, Rcode::NOERROR),
-                Content::Empty | Content::EmptyUnsigned | Content::LocalhostPtr => {
-                    (Rcode::NOERROR, Rcode::NXDOMAIN)
-                }
+                Content::Empty => (Rcode::NOERROR, Rcode::NXDOMAIN),
             };
             let told = decide(&policies, &zone, Type::MX);
             assert_eq!(told, negative(at_zone, &zone, &zone), "{zone}");
@@ -258,14 +278,35 @@ mod tests {
     }
 
     #[test]
+    fn names_above_a_name_that_exists_exist() {
+        let policies = policies();
+        let zone = "127.in-addr.arpa";
+        for (name, rcode) in [
+            ("0.127.in-addr.arpa", Rcode::NOERROR),
+            ("0.0.127.in-addr.arpa", Rcode::NOERROR),
+            ("1.0.0.127.in-addr.arpa", Rcode::NOERROR),
+            ("2.0.0.127.in-addr.arpa", Rcode::NXDOMAIN),
+            ("7.1.0.0.127.in-addr.arpa", Rcode::NXDOMAIN),
+            ("1.127.in-addr.arpa", Rcode::NXDOMAIN),
+        ] {
+            assert_eq!(decide(&policies, name, Type::A), negative(rcode, name, zone), "{name}");
+        }
+    }
+
+    #[test]
     fn an_empty_zone_has_an_apex() {
         let policies = policies();
         for rtype in [Type::SOA, Type::NS] {
             let told = decide(&policies, "10.in-addr.arpa", rtype);
             assert_eq!(told, Action::Answer(Answer::Apex { rtype }));
         }
-        // RFC 8375 §4: the parent knows whether home.arpa is signed.
-        assert_eq!(decide(&policies, "home.arpa", Type::DS), Action::Continue);
+        // The parent knows whether they are signed; ANY has an answer of its own.
+        for name in ["home.arpa", "10.in-addr.arpa"] {
+            assert_eq!(decide(&policies, name, Type::DS), Action::Continue);
+            assert_eq!(decide(&policies, name, Type::ANY), Action::Continue);
+        }
+        let below = decide(&policies, "www.invalid", Type::ANY);
+        assert_eq!(below, negative(Rcode::NXDOMAIN, "www.invalid", "invalid"));
         let below = decide(&policies, "printer.home.arpa", Type::DS);
         assert_eq!(below, negative(Rcode::NXDOMAIN, "printer.home.arpa", "home.arpa"));
     }

@@ -37,7 +37,7 @@ pub(super) async fn forward(resolver: &Resolver, key: &Key<'_>) -> Outcome {
         match result {
             Ok(stored) => {
                 resolver.upstreams.succeeded(server);
-                return Outcome::Answer(stored);
+                return Outcome::Answer { stored, age_s: 0 };
             }
             Err(failure) => {
                 resolver.upstreams.failed(server, failure);

@@ -1,21 +1,27 @@
 //! Coalescing: a key that is being asked for, and everyone who waits for it.
 //!
-//! Bounds: [`MAX_WAITERS`] a key, and as many keys as the worker was told. Being over a bound is the
-//! caller's to answer and count, so the key comes back.
+//! Bounds: [`MAX_WAITERS`] a key and [`MAX_WAITERS_IN_ALL`] a worker, and as many keys as the worker was
+//! told. Being over a bound is the caller's to answer and count, so the key comes back.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use crate::pipeline::miss::{ReplyTo, Waiter};
+use crate::telemetry::Counter;
 
 /// Clients that may wait for one key.
 pub(super) const MAX_WAITERS: usize = 1024;
+
+/// Clients that may wait on one worker: some 20 MB of them.
+pub(super) const MAX_WAITERS_IN_ALL: usize = 65_536;
 
 /// What is in flight on one worker.
 #[derive(Debug)]
 pub(super) struct Inflight {
     flights: HashMap<Rc<[u8]>, Waiting>,
     max_flights: usize,
+    /// Waiters of all flights.
+    waiting: usize,
 }
 
 /// Those who wait for one key.
@@ -35,24 +41,30 @@ pub(super) enum Join {
     Joined,
     /// The same client waits already, on the same port with the same ID.
     Duplicate,
-    /// As many wait for this key as may.
-    TooManyWaiters(Box<[u8]>),
-    /// As many keys are being asked for as may.
-    TooManyFlights(Box<[u8]>),
+    /// The bound that this counter names is reached.
+    Full(Counter, Box<[u8]>),
 }
 
 impl Inflight {
     pub(super) fn new(max_flights: usize) -> Self {
-        Self { flights: HashMap::new(), max_flights }
+        Self { flights: HashMap::new(), max_flights, waiting: 0 }
     }
 
     pub(super) fn join(&mut self, key: Box<[u8]>, waiter: Waiter) -> Join {
+        if self.waiting >= MAX_WAITERS_IN_ALL {
+            return Join::Full(Counter::WaitersFullInAll, key);
+        }
         if let Some(waiting) = self.flights.get_mut(&*key) {
-            return waiting.join(waiter).unwrap_or(Join::TooManyWaiters(key));
+            let Some(join) = waiting.join(waiter) else {
+                return Join::Full(Counter::WaitersFull, key);
+            };
+            self.waiting += usize::from(matches!(join, Join::Joined));
+            return join;
         }
         if self.flights.len() >= self.max_flights {
-            return Join::TooManyFlights(key);
+            return Join::Full(Counter::FlightsFull, key);
         }
+        self.waiting += 1;
         let key: Rc<[u8]> = key.into();
         let waiting = Waiting { waiters: vec![waiter], known: HashSet::new() };
         self.flights.insert(Rc::clone(&key), waiting);
@@ -61,7 +73,9 @@ impl Inflight {
 
     /// Ends the flight of a key and returns everyone who waited for it.
     pub(super) fn leave(&mut self, key: &[u8]) -> Vec<Waiter> {
-        self.flights.remove(key).map(|waiting| waiting.waiters).unwrap_or_default()
+        let waiters = self.flights.remove(key).map(|waiting| waiting.waiters).unwrap_or_default();
+        self.waiting -= waiters.len();
+        waiters
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -70,6 +84,7 @@ impl Inflight {
 
     /// Forgets everything and returns who waited.
     pub(super) fn clear(&mut self) -> Vec<Waiter> {
+        self.waiting = 0;
         self.flights.drain().flat_map(|(_, waiting)| waiting.waiters).collect()
     }
 }
@@ -147,10 +162,10 @@ mod tests {
             assert!(matches!(inflight.join(key("a"), waiter(number, 0)), Join::Joined));
         }
         let over = inflight.join(key("a"), waiter(u16::MAX, 0));
-        assert!(matches!(over, Join::TooManyWaiters(key) if *key == *b"a"));
+        assert!(matches!(over, Join::Full(Counter::WaitersFull, key) if *key == *b"a"));
         inflight.join(key("b"), waiter(0, 0));
         let over = inflight.join(key("c"), waiter(0, 0));
-        assert!(matches!(over, Join::TooManyFlights(key) if *key == *b"c"));
+        assert!(matches!(over, Join::Full(Counter::FlightsFull, key) if *key == *b"c"));
         assert_eq!(inflight.clear().len(), MAX_WAITERS + 1);
         assert!(inflight.is_empty());
     }

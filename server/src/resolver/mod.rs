@@ -29,8 +29,13 @@ use inflight::{Inflight, Join};
 /// What came of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The stored form of the answer (`swiftlet_parser::template`).
-    Answer(Vec<u8>),
+    /// There is one.
+    Answer {
+        /// Its stored form (`swiftlet_parser::template`).
+        stored: Vec<u8>,
+        /// Seconds since it came.
+        age_s: u32,
+    },
     /// There is none.
     Failure {
         /// The code that the clients get.
@@ -115,12 +120,7 @@ impl Resolver {
                 self.duplicates.borrow_mut().push(waiter);
                 self.bell.notify_one();
             }
-            Join::TooManyWaiters(key) => {
-                self.turn_away(Counter::WaitersFull, Miss { hash, key, waiter });
-            }
-            Join::TooManyFlights(key) => {
-                self.turn_away(Counter::FlightsFull, Miss { hash, key, waiter });
-            }
+            Join::Full(limit, key) => self.turn_away(limit, Miss { hash, key, waiter }),
         }
     }
 
@@ -167,13 +167,15 @@ impl Resolver {
     }
 
     /// The answer, if it came into the cache since the miss.
-    fn probe(&self, key: &Key<'_>) -> Option<Vec<u8>> {
+    fn probe(&self, key: &Key<'_>) -> Option<Outcome> {
         let cache = &self.service.cache;
         let probe = cache::Key { hash: key.hash, bytes: key.bytes };
         let pin = cache.pin();
         cache.with(&pin, probe, self.clock.now().boot_ms, |found| match found {
-            Lookup::Fresh(hit) if hit.age_s == 0 => Some(hit.answer.to_vec()),
-            _ => None,
+            Lookup::Fresh(hit) => {
+                Some(Outcome::Answer { stored: hit.answer.to_vec(), age_s: hit.age_s })
+            }
+            Lookup::Stale(_) | Lookup::Miss => None,
         })
     }
 }
@@ -193,7 +195,7 @@ impl Flight {
                 return;
             };
             match self.resolver.probe(&key) {
-                Some(stored) => Outcome::Answer(stored),
+                Some(known) => known,
                 None => forward::forward(&self.resolver, &key).await,
             }
         };

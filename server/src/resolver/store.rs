@@ -7,6 +7,8 @@
 //!
 //! Bounds: [`MAX_RECORDS`] in a response, [`MAX_CHAIN`] links of a chain.
 
+use std::collections::HashSet;
+
 use swiftlet_cache::{self as cache, NewEntry};
 use swiftlet_parser::key::Key;
 use swiftlet_parser::name::Name;
@@ -39,6 +41,10 @@ impl Limits {
     fn clamp(&self, ttl_s: u32) -> u32 {
         // The largest wins over the smallest, whatever was configured.
         ttl_s.max(self.min_ttl_s).min(self.max_ttl_s)
+    }
+
+    fn clamp_negative(&self, ttl_s: u32) -> u32 {
+        self.clamp(ttl_s).min(self.max_negative_ttl_s)
     }
 }
 
@@ -87,25 +93,28 @@ pub(super) fn store(
 }
 
 /// Keeps what answers the question.
+///
+/// # Errors
+///
+/// When the response says nothing about the name, or contradicts itself.
 pub fn scrub<'m>(
     response: &Response<'m>,
     key: &Key<'_>,
     limits: &Limits,
 ) -> Result<Scrubbed<'m>, Failure> {
-    if response.flags().tc() {
-        return Err(Failure::Malformed);
-    }
     let rcode = response.rcode();
     match rcode {
         Rcode::NOERROR | Rcode::NXDOMAIN | Rcode::YXDOMAIN => {}
         other => return Err(Failure::Rcode(other)),
     }
-    if response.records().take(MAX_RECORDS + 1).count() > MAX_RECORDS {
+    let too_many = response.records().take(MAX_RECORDS + 1).count() > MAX_RECORDS;
+    if too_many || response.flags().tc() {
         return Err(Failure::Malformed);
     }
-    let (mut answer, last_name) = follow_chain(response, key)?;
+    let answers = Answers::read(response, key.variant().dnssec_ok())?;
+    let (mut answer, last_name) = answers.follow_chain(key, rcode)?;
     let chain_len = answer.len();
-    gather(response, key, &last_name, key.qtype(), &mut answer);
+    answers.gather(&last_name, key.qtype(), &mut answer);
     let negative = answer.len() == chain_len;
     if !negative && rcode == Rcode::NXDOMAIN {
         return Err(Failure::Malformed);
@@ -124,81 +133,103 @@ pub fn scrub<'m>(
     Ok(scrubbed)
 }
 
-/// The links from the question's name on, and the name that they end at.
-fn follow_chain<'m>(
-    response: &Response<'m>,
-    key: &Key<'_>,
-) -> Result<(Vec<Record<'m>>, Name), Failure> {
-    let mut name = Name::from_wire(key.qname()).ok_or(Failure::Malformed)?;
-    let mut chain = Vec::new();
-    if matches!(key.qtype(), Type::CNAME | Type::DNAME) {
-        return Ok((chain, name));
+/// The answer section with its owners' names read once: a chain looks at each of them again at every
+/// link, and a long name in a compressed form takes long to read.
+struct Answers<'m> {
+    records: Vec<(Name, Record<'m>)>,
+    with_signatures: bool,
+}
+
+impl<'m> Answers<'m> {
+    fn read(response: &Response<'m>, with_signatures: bool) -> Result<Self, Failure> {
+        let records = response
+            .section(Section::Answer)
+            .filter(|record| record.class == Class::IN)
+            .map(|record| Ok((record.owner().ok_or(Failure::Malformed)?, record)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { records, with_signatures })
     }
-    for _ in 0..MAX_CHAIN {
-        if owned(response, &name, key.qtype()).next().is_some() {
-            return Ok((chain, name));
+
+    /// The links from the question's name on, and the name that they end at.
+    fn follow_chain(
+        &self,
+        key: &Key<'_>,
+        rcode: Rcode,
+    ) -> Result<(Vec<Record<'m>>, Name), Failure> {
+        let mut name = Name::from_wire(key.qname()).ok_or(Failure::Malformed)?;
+        let mut chain = Vec::new();
+        // DNAMEs that are in the chain already.
+        let mut dnames: Vec<Name> = Vec::new();
+        for _ in 0..MAX_CHAIN {
+            if key.qtype() != Type::CNAME && self.owned(&name, key.qtype()).next().is_some() {
+                return Ok((chain, name));
+            }
+            let cname = self.owned(&name, Type::CNAME).next();
+            if let Some(dname) = self.dname_above(&name).filter(|dname| !dnames.contains(dname)) {
+                // A server makes the CNAME itself (RFC 6672 §3.1), unless the name would get too long.
+                if cname.is_none() && rcode != Rcode::YXDOMAIN {
+                    return Err(Failure::Malformed);
+                }
+                self.gather(&dname, Type::DNAME, &mut chain);
+                dnames.push(dname);
+            }
+            let Some(cname) = cname.filter(|_| key.qtype() != Type::CNAME) else {
+                return Ok((chain, name));
+            };
+            let target = cname.rdata_name(0).ok_or(Failure::Malformed)?;
+            let first = chain.len();
+            chain.push(cname);
+            self.gather_signatures(&name, Type::CNAME, first, &mut chain);
+            name = target;
         }
-        let Some(cname) = owned(response, &name, Type::CNAME).next() else {
-            return Ok((chain, name));
-        };
-        // The DNAME from which a CNAME was made goes before it (RFC 6672 §3.1).
-        if let Some(owner) = dname_above(response, &name) {
-            gather(response, key, &owner, Type::DNAME, &mut chain);
+        Err(Failure::Malformed)
+    }
+
+    /// Appends an RRset without duplicates (RFC 2181 §5), and its signatures.
+    fn gather(&self, owner: &Name, rtype: Type, records: &mut Vec<Record<'m>>) {
+        let first = records.len();
+        let mut seen = HashSet::new();
+        records.extend(self.owned(owner, rtype).filter(|record| seen.insert(record.rdata())));
+        self.gather_signatures(owner, rtype, first, records);
+    }
+
+    /// Appends the signatures of the RRset that begins at `first`, and makes all their TTLs equal
+    /// (RFC 2181 §5.2, RFC 4034 §3).
+    fn gather_signatures(
+        &self,
+        owner: &Name,
+        covered: Type,
+        first: usize,
+        records: &mut Vec<Record<'m>>,
+    ) {
+        if records.len() == first {
+            return;
         }
-        chain.push(cname);
-        gather_signatures(response, key, &name, Type::CNAME, &mut chain);
-        name = cname.rdata_name(0).ok_or(Failure::Malformed)?;
+        if self.with_signatures && covered != Type::RRSIG {
+            let covers = |record: &Record<'_>| record.covered_type() == Some(covered);
+            records.extend(self.owned(owner, Type::RRSIG).filter(covers));
+        }
+        let rrset = records.get_mut(first..).unwrap_or_default();
+        let ttl = rrset.iter().map(|record| record.ttl).min().unwrap_or_default();
+        rrset.iter_mut().for_each(|record| record.ttl = ttl);
     }
-    Err(Failure::Malformed)
-}
 
-/// Appends an RRset, its TTLs made equal (RFC 2181 §5.2), and its signatures.
-fn gather<'m>(
-    response: &Response<'m>,
-    key: &Key<'_>,
-    owner: &Name,
-    rtype: Type,
-    records: &mut Vec<Record<'m>>,
-) {
-    let Some(ttl) = owned(response, owner, rtype).map(|record| record.ttl).min() else {
-        return;
-    };
-    records.extend(owned(response, owner, rtype).map(|record| with_ttl(record, ttl)));
-    gather_signatures(response, key, owner, rtype, records);
-}
-
-fn gather_signatures<'m>(
-    response: &Response<'m>,
-    key: &Key<'_>,
-    owner: &Name,
-    covered: Type,
-    records: &mut Vec<Record<'m>>,
-) {
-    if key.variant().dnssec_ok() && covered != Type::RRSIG {
-        let covers = |record: &Record<'_>| record.covered_type() == Some(covered);
-        records.extend(owned(response, owner, Type::RRSIG).filter(covers));
+    /// The records of one owner and type.
+    fn owned(&self, owner: &Name, rtype: Type) -> impl Iterator<Item = Record<'m>> {
+        self.records
+            .iter()
+            .filter(move |(name, record)| record.rtype == rtype && name == owner)
+            .map(|(_, record)| *record)
     }
-}
 
-/// The answer section's records of one owner and type.
-fn owned<'r, 'm>(
-    response: &'r Response<'m>,
-    owner: &'r Name,
-    rtype: Type,
-) -> impl Iterator<Item = Record<'m>> + use<'r, 'm> {
-    response
-        .section(Section::Answer)
-        .filter(move |record| record.rtype == rtype && record.class == Class::IN)
-        .filter(move |record| record.owner().as_ref() == Some(owner))
-}
-
-/// The owner of a DNAME in the answer that lies above a name.
-fn dname_above(response: &Response<'_>, name: &Name) -> Option<Name> {
-    response
-        .section(Section::Answer)
-        .filter(|record| record.rtype == Type::DNAME && record.class == Class::IN)
-        .filter_map(|record| record.owner())
-        .find(|owner| owner != name && name.is_at_or_below(owner.as_wire()))
+    /// The owner of a DNAME that lies above a name.
+    fn dname_above(&self, name: &Name) -> Option<Name> {
+        self.records
+            .iter()
+            .filter(|(_, record)| record.rtype == Type::DNAME)
+            .map(|(owner, _)| *owner)
+            .find(|owner| owner != name && name.is_at_or_below(owner.as_wire()))
+    }
 }
 
 /// Keeps the SOA that a negative answer is cached by, with the answer's TTL written into it, and the
@@ -224,7 +255,7 @@ fn keep_denial<'m>(
     };
     let minimum = soa.soa_minimum().ok_or(Failure::Malformed)?;
     let chain = scrubbed.answer.iter().map(|record| record.ttl).min().unwrap_or(u32::MAX);
-    let ttl = soa.ttl.min(minimum).min(chain).max(limits.min_ttl_s).min(limits.max_negative_ttl_s);
+    let ttl = limits.clamp_negative(soa.ttl.min(minimum).min(chain));
     scrubbed.authority.push(with_ttl(soa, ttl));
     if key.variant().dnssec_ok() {
         let soa_owner = soa.owner();
@@ -251,3 +282,6 @@ fn with_ttl(mut record: Record<'_>, ttl: u32) -> Record<'_> {
     record.ttl = ttl;
     record
 }
+
+#[cfg(test)]
+mod tests;

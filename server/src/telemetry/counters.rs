@@ -75,6 +75,7 @@ counters! {
     WaitsEnded: "waits_ended", "Queries that waited and got their answer or were dropped";
     Coalesced: "waits_coalesced", "Queries that joined a question already asked";
     MailboxFull: "overload" {"limit" = "mailbox"}, "Queries answered SERVFAIL because a bound was reached";
+    WaitersFullInAll: "overload" {"limit" = "all_waiters"}, "Queries over the bound of waiters in all";
     WaitersFull: "overload" {"limit" = "waiters"}, "Queries over the bound of waiters for one key";
     FlightsFull: "overload" {"limit" = "flights"}, "Queries over the bound of questions in flight";
     ClientFull: "overload" {"limit" = "client"}, "Queries over the bound of one client's in flight";
@@ -83,6 +84,7 @@ counters! {
     StreamsRefused: "streams_refused", "TCP connections closed at once because a bound was reached";
     StreamsTimedOut: "streams_timed_out", "TCP connections closed because the client was idle or did not read";
     StreamsFailed: "streams_failed", "TCP connections that could not be accepted";
+    SocketErrors: "socket_errors", "Errors that the kernel reported on a client socket in place of datagrams";
     SightedGateway: "clients_sighted" {"as" = "gateway"}, "In a container: clients seen, one of each batch";
     SightedOther: "clients_sighted" {"as" = "other"}, "Clients with an address of their own";
     TaskPanics: "task_panics", "Tasks that ended in a panic; their clients got SERVFAIL";
@@ -90,6 +92,7 @@ counters! {
     UpstreamTcpQueries: "upstream_queries" {"transport" = "tcp"}, "Questions sent to upstreams over TCP";
     UpstreamTimeouts: "upstream_failures" {"cause" = "timeout"}, "Tries at an upstream that failed";
     UpstreamUnreachable: "upstream_failures" {"cause" = "network"}, "Tries that the network refused";
+    UpstreamNoSocket: "upstream_failures" {"cause" = "local"}, "Tries for which this process had no socket or port";
     UpstreamRefusals: "upstream_failures" {"cause" = "rcode"}, "Tries answered with SERVFAIL, REFUSED and the like";
     UpstreamMalformed: "upstream_failures" {"cause" = "malformed"}, "Tries answered with something that is no answer";
     UpstreamWrongReplies: "upstream_wrong_replies", "Datagrams on an upstream socket that did not answer its question";

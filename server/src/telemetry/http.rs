@@ -11,6 +11,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
 
 use super::metrics;
 use super::{Board, Counter};
@@ -23,6 +27,16 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// How often a worker that was rung is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Connections served at once.
+const MAX_CONNECTIONS: usize = 64;
+
+/// How long a client may take for its request, and for all.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long accepting rests after the kernel refused a connection.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// What the endpoint shows.
 pub struct Observed {
@@ -38,7 +52,7 @@ pub struct Observed {
     pub sockets: Vec<Vec<socket2::Socket>>,
 }
 
-/// Serves until its runtime ends.
+/// Serves until its runtime ends: one request a connection, so that nobody can sit on one.
 pub async fn serve(listener: TcpListener, observed: Arc<Observed>) -> std::io::Result<()> {
     let router = Router::new()
         .route("/", get(index))
@@ -46,7 +60,30 @@ pub async fn serve(listener: TcpListener, observed: Arc<Observed>) -> std::io::R
         .route("/health", get(health))
         .route("/ready", get(ready))
         .with_state(observed);
-    axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        // More clients wait in the kernel's backlog.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return Ok(());
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            // For lack of open files mostly, which others have to give up first.
+            tokio::time::sleep(ACCEPT_REST).await;
+            continue;
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let connection = http1::Builder::new()
+                .keep_alive(false)
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            // A client that fails has only itself to tell.
+            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
+            drop(place);
+        });
+    }
 }
 
 async fn index() -> &'static str {

@@ -84,6 +84,9 @@ impl Shown {
             ("queries_pending", "Queries whose answer is outstanding", self.0.board.pending()),
             ("cache_entries", "Answers in the cache", cache.entries),
             ("cache_bytes", "Bytes that the answers in the cache occupy", cache.bytes),
+            ("cache_evicted", "Answers that left the cache for lack of room", cache.evicted),
+            ("cache_expired", "Answers reclaimed after their time", cache.expired),
+            ("cache_too_large", "Answers too large to be kept", cache.too_large),
             ("workers", "Worker threads", self.0.board.workers().len() as u64),
             (
                 "clients_indistinct",

@@ -10,17 +10,24 @@ mod udp;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
+use swiftlet_net::clock::Clock;
 use swiftlet_net::pool::PooledBuf;
 use swiftlet_parser::key::Key;
 use swiftlet_parser::rr::Rcode;
 use tokio::time::{Instant, timeout_at};
 
 use crate::telemetry::{Counter, Tally};
+
+/// How long a server that did not answer is avoided: doubled with each failure in a row.
+const AVOIDED_MIN_MS: u64 = 250;
+
+/// The longest time for which a server is avoided; after an outage it is asked again this soon.
+const AVOIDED_MAX_MS: u64 = 5_000;
 
 /// Why a try failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +48,8 @@ impl Failure {
     fn counter(self) -> Counter {
         match self {
             Self::Timeout => Counter::UpstreamTimeouts,
-            Self::Network | Self::NoSocket => Counter::UpstreamUnreachable,
+            Self::Network => Counter::UpstreamUnreachable,
+            Self::NoSocket => Counter::UpstreamNoSocket,
             Self::Rcode(_) => Counter::UpstreamRefusals,
             Self::Malformed => Counter::UpstreamMalformed,
         }
@@ -70,15 +78,21 @@ pub struct Servers(Arc<[Server]>);
 #[derive(Debug)]
 struct Server {
     address: SocketAddr,
-    /// Tries that failed since the last one that did not.
+    /// Tries in a row that got no answer.
     failures: AtomicU32,
+    /// Until then (as `Now::boot_ms`) others are preferred.
+    avoided_until_ms: AtomicU64,
 }
 
 impl Servers {
     /// The servers in the order of preference.
     #[must_use]
     pub fn new(addresses: &[SocketAddr]) -> Self {
-        let server = |&address| Server { address, failures: AtomicU32::new(0) };
+        let server = |&address| Server {
+            address,
+            failures: AtomicU32::new(0),
+            avoided_until_ms: AtomicU64::new(0),
+        };
         Self(addresses.iter().map(server).collect())
     }
 }
@@ -91,14 +105,21 @@ pub struct Upstreams {
     random: RefCell<StdRng>,
     timeout: Duration,
     udp_size: u16,
+    clock: Clock,
     tally: Tally,
 }
 
 impl Upstreams {
     /// `timeout` is for a whole question, `udp_size` is the payload that servers may send, in bytes.
     #[must_use]
-    pub fn new(servers: Servers, timeout: Duration, udp_size: u16, tally: Tally) -> Self {
-        Self { servers, random: RefCell::new(rand::make_rng()), timeout, udp_size, tally }
+    pub fn new(
+        servers: Servers,
+        timeout: Duration,
+        udp_size: u16,
+        clock: Clock,
+        tally: Tally,
+    ) -> Self {
+        Self { servers, random: RefCell::new(rand::make_rng()), timeout, udp_size, clock, tally }
     }
 
     /// How long a question may take, in all its tries.
@@ -107,26 +128,38 @@ impl Upstreams {
         self.timeout
     }
 
-    /// Whom to ask, best first: those that failed least since they last answered, then as configured.
+    /// Whom to ask, best first: as configured, but those that are avoided last.
     #[must_use]
     pub fn order(&self) -> Vec<usize> {
         let servers = &self.servers.0;
+        let now_ms = self.clock.now().boot_ms;
+        let avoided = |&server: &usize| {
+            let until_ms = servers[server].avoided_until_ms.load(Relaxed);
+            if until_ms > now_ms { until_ms } else { 0 }
+        };
         let mut order: Vec<usize> = (0..servers.len()).collect();
-        order.sort_by_key(|&server| servers[server].failures.load(Relaxed));
+        order.sort_by_key(avoided);
         order
     }
 
-    /// Notes that a server gave a usable answer.
+    /// Notes that a server answered.
     pub fn succeeded(&self, server: usize) {
-        self.servers.0[server].failures.store(0, Relaxed);
+        let server = &self.servers.0[server];
+        server.failures.store(0, Relaxed);
+        server.avoided_until_ms.store(0, Relaxed);
     }
 
-    /// Notes and counts that a try at a server failed.
+    /// Notes and counts that a try at a server failed. One that cannot be reached is avoided for a while;
+    /// one that has no good answer to a question may have one to the next.
     pub fn failed(&self, server: usize, failure: Failure) {
         self.tally.inc(failure.counter());
-        if failure != Failure::NoSocket {
-            self.servers.0[server].failures.fetch_add(1, Relaxed);
+        if !matches!(failure, Failure::Timeout | Failure::Network) {
+            return;
         }
+        let server = &self.servers.0[server];
+        let failures = server.failures.fetch_add(1, Relaxed);
+        let avoided_ms = AVOIDED_MAX_MS.min(AVOIDED_MIN_MS << failures.min(16));
+        server.avoided_until_ms.store(self.clock.now().boot_ms + avoided_ms, Relaxed);
     }
 
     /// One try: asks a server and waits at most `share` for its answer.

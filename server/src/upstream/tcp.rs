@@ -28,8 +28,11 @@ pub(super) async fn exchange(
     let len = write_query(query, id, key, upstreams.udp_size).ok_or(Failure::Malformed)?;
     length.copy_from_slice(&(len as u16).to_be_bytes());
 
-    let (buffer, len) =
-        round_trip(server, &frame[..LENGTH_LEN + len]).await.map_err(|_| Failure::Network)?;
+    let (buffer, len) = match round_trip(server, &frame[..LENGTH_LEN + len]).await {
+        Ok(answer) => answer,
+        Err(error) if is_exhausted(&error) => return Err(Failure::NoSocket),
+        Err(_) => return Err(Failure::Network),
+    };
     match Response::parse(&buffer[..len]) {
         Ok(response) if response.id() == id && response.is_answer_to(key) => {
             Ok(Reply { buffer, len })
@@ -50,4 +53,11 @@ async fn round_trip(server: SocketAddr, frame: &[u8]) -> std::io::Result<(Pooled
     let mut buffer = PooledBuf::new(len);
     stream.read_exact(&mut buffer[..len]).await?;
     Ok((buffer, len))
+}
+
+/// Whether this process, and not the network, is what could not open a connection.
+fn is_exhausted(error: &std::io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
