@@ -229,3 +229,78 @@ impl Drop for Flight {
         self.end(Outcome::servfail(ExtendedError::OTHER, "internal error"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use swiftlet_cache::AnswerCache;
+    use swiftlet_net::route::Route;
+    use swiftlet_parser::key::{CaseBits, KeyBuf, Seed, Variant};
+    use swiftlet_parser::query;
+    use swiftlet_parser::rr::{Class, Type};
+
+    use super::*;
+    use crate::edns;
+    use crate::pipeline::miss::ReplyTo;
+    use crate::policy::{Acl, Identity, Policies, special_use};
+    use crate::telemetry::Board;
+    use crate::upstream::Servers;
+
+    fn resolver(board: &Board) -> Rc<Resolver> {
+        let service = Arc::new(Service {
+            policies: Policies {
+                acl: Acl::default(),
+                identity: Identity::new("", None),
+                special_use: special_use::Zones::default(),
+            },
+            edns: edns::Settings { udp_size: 1232, nsid: None, keepalive_100ms: 1 },
+            cache: AnswerCache::new(cache::Config { max_bytes: 1 << 20 }),
+            seed: Seed::new(1),
+        });
+        let (clock, tally) = (Clock::default(), board.tally(0));
+        let servers = Servers::new(&["127.0.0.1:9".parse().unwrap()]);
+        let timeout = Duration::from_secs(1);
+        let upstreams = Upstreams::new(servers, timeout, 1232, clock.clone(), tally.clone());
+        let limits = store::Limits { min_ttl_s: 0, max_ttl_s: 60, max_negative_ttl_s: 60 };
+        Rc::new(Resolver::new(service, upstreams, limits, clock, tally, 10))
+    }
+
+    fn waiter() -> Waiter {
+        let packet = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1];
+        Waiter {
+            query: query::parse(&packet).unwrap(),
+            case: CaseBits::of(&[0]),
+            reply_to: ReplyTo::Udp(Route::new("192.0.2.1:5".parse().unwrap(), None, 0, 0)),
+            place: None,
+        }
+    }
+
+    /// Nothing a task does can leave its clients waiting.
+    #[tokio::test]
+    async fn a_task_that_panics_fails_its_waiters_and_is_counted() {
+        let board = Board::new(1);
+        let resolver = resolver(&board);
+        let mut keys = KeyBuf::default();
+        let variant = Variant::new(false, false, 0);
+        let key = keys.build(&Seed::new(1), &[0], Type::A, Class::IN, variant);
+        let Join::Started(bytes) = resolver.inflight.borrow_mut().join(key.bytes.into(), waiter())
+        else {
+            panic!("the first one asks");
+        };
+        let flight =
+            Flight { resolver: Rc::clone(&resolver), hash: key.hash, key: bytes, landed: false };
+        let local = tokio::task::LocalSet::new();
+        let task = local.spawn_local(async move {
+            let _flight = flight;
+            panic!("on purpose");
+        });
+        let ended: Result<(), _> = local.run_until(task).await;
+        assert!(ended.is_err_and(|error| error.is_panic()));
+        let finished = resolver.take_finished().expect("the waiters are not forgotten");
+        assert_eq!(finished.waiters.len(), 1);
+        assert!(matches!(finished.outcome, Outcome::Failure { rcode: Rcode::SERVFAIL, .. }));
+        assert_eq!(board.sum(Counter::TaskPanics), 1);
+        assert!(resolver.is_idle());
+    }
+}
