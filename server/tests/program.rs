@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use support::upstream::{Upstream, silent};
-use support::{PATIENCE, Swiftlet, ask, client, free_port, program, query};
+use support::{PATIENCE, Swiftlet, ask, client, exchange, free_port, program, query};
 
 fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     let mut command = program();
@@ -286,4 +286,52 @@ fn wildcards_answer_from_the_address_asked() {
             &query("six.example.", RecordType::A),
         );
     }
+}
+
+#[test]
+fn several_addresses_are_served_each_for_itself() {
+    let upstream = good_upstream();
+    let addresses: Vec<SocketAddr> =
+        (1..=3).map(|last| SocketAddr::from(([127, 0, 0, last], free_port()))).collect();
+    let listen = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let _server =
+        Swiftlet::start(&[("FORWARD", &upstream.address.to_string()), ("LISTEN", &listen)]);
+    for (number, &address) in addresses.iter().enumerate() {
+        for name in ["same.example.".into(), format!("own{number}.example.")] {
+            let answer = ask(address, &query(&name, RecordType::A));
+            assert_eq!(answer.answers.len(), 1, "{address} {name}");
+        }
+        let elsewhere = SocketAddr::from(([127, 0, 0, 9], address.port()));
+        let question = query("same.example.", RecordType::A).to_vec().unwrap();
+        assert_eq!(exchange(elsewhere, &question, Duration::from_millis(50)), None);
+    }
+}
+
+/// A link-local address of this host with its interface, where there is one.
+fn link_local() -> Option<String> {
+    let table = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (hex, scope, interface) = (fields.first()?, fields.get(3)?, fields.get(5)?);
+        let bits = u128::from_str_radix(hex, 16).ok()?;
+        (*scope == "20").then(|| format!("{}%{interface}", std::net::Ipv6Addr::from_bits(bits)))
+    })
+}
+
+#[test]
+fn a_link_local_address_is_served_with_its_scope() {
+    let Some(address) = link_local() else {
+        eprintln!("skipped: this host has no link-local address");
+        return;
+    };
+    let upstream = good_upstream();
+    let port = free_port();
+    let listen = format!("[{address}]:{port}");
+    let _server =
+        Swiftlet::start(&[("FORWARD", &upstream.address.to_string()), ("LISTEN", &listen)]);
+    let output = std::process::Command::new("dig")
+        .args([&format!("@{address}"), "-p", &port.to_string(), "+short", "www.example", "A"])
+        .output()
+        .expect("dig runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "192.0.2.1\n", "{listen}");
 }
