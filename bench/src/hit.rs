@@ -28,6 +28,10 @@ pub const PAIRS_MIN: usize = 15;
 /// After this time a query counts as lost.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Below this the server had idle moments, and what it costs to fall asleep and wake up is in the
+/// ratio.
+pub const BUSY_MIN: f64 = 0.9;
+
 /// The most passes over the names to warm a cache.
 const WARM_PASSES_MAX: usize = 10;
 
@@ -149,14 +153,18 @@ pub struct Sample {
     pub failed: u64,
     /// Answers per second.
     pub rate: f64,
+    /// How busy the server was, from 0 to 1.
+    pub server_busy: f64,
     /// How busy the generator was, from 0 to 1.
     pub generator_busy: f64,
 }
 
 impl Sample {
     fn new(report: &Report, cpu_ns: u64) -> Self {
+        let elapsed_ns = report.elapsed.as_nanos().max(1) as f64;
         Self {
             cpu_ns,
+            server_busy: (cpu_ns as f64 / elapsed_ns).min(1.0),
             answered: report.answered,
             lost: report.lost,
             failed: report.answered - report.rcodes[0],
@@ -244,6 +252,8 @@ pub struct Summary {
     pub per_answer_ns: f64,
     /// Answers per second.
     pub rate: f64,
+    /// How busy the process was, from 0 to 1.
+    pub busy: f64,
     /// How busy the generator was, from 0 to 1.
     pub generator_busy: f64,
     /// Queries lost in all rounds.
@@ -257,6 +267,7 @@ impl Summary {
         Self {
             per_answer_ns: median(samples.clone().map(|sample| sample.per_answer_ns())),
             rate: median(samples.clone().map(|sample| sample.rate)),
+            busy: median(samples.clone().map(|sample| sample.server_busy)),
             generator_busy: median(samples.clone().map(|sample| sample.generator_busy)),
             lost: samples.clone().map(|sample| sample.lost).sum(),
             failed: samples.map(|sample| sample.failed).sum(),
@@ -275,7 +286,16 @@ mod tests {
     use super::*;
 
     fn sample(cpu_ns: u64, answered: u64) -> Sample {
-        Sample { cpu_ns, answered, lost: 1, failed: 0, rate: 1000.0, generator_busy: 0.5 }
+        let busy = cpu_ns as f64 / 1e5;
+        Sample {
+            cpu_ns,
+            answered,
+            lost: 1,
+            failed: 0,
+            rate: 1000.0,
+            server_busy: busy,
+            generator_busy: 0.5,
+        }
     }
 
     #[test]
@@ -298,6 +318,7 @@ mod tests {
         let [echo, subject, _] = comparison.summaries();
         assert_eq!((echo.per_answer_ns, echo.lost), (9.0, 30));
         assert_eq!((subject.per_answer_ns, subject.lost), (11.25, 15));
+        assert_eq!((echo.busy, subject.busy), (0.09, 0.225));
     }
 
     #[test]

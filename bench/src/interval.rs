@@ -3,7 +3,8 @@
 //! The interval is made of order statistics: of `n` independent values, the number below the true
 //! median is binomial (n, 1/2), so the interval from the k-th smallest to the k-th largest covers
 //! it with a probability that is known exactly. It needs no shape of the distribution and no random
-//! numbers.
+//! numbers. But pairs of one run follow each other and share its processes, ports and memory: they
+//! are not quite independent, and runs differ by more than one run's interval says.
 
 /// What the interval must cover at least.
 const COVERAGE_MIN: f64 = 0.95;

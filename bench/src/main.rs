@@ -146,7 +146,7 @@ fn hit(args: &HitArgs) -> anyhow::Result<()> {
     if let Some(file) = &args.json {
         write(file, &(outcome.to_json() + "\n"))?;
     }
-    Ok(())
+    outcome.check()
 }
 
 fn write(file: &Path, text: &str) -> anyhow::Result<()> {

@@ -58,6 +58,8 @@ impl Process {
             .env("SWIFTLET_FORWARD", upstream.to_string())
             .env("SWIFTLET_WORKERS", "1")
             .env("SWIFTLET_PIN", "true")
+            // What it says of its start would stand in the midst of the report.
+            .env("SWIFTLET_LOG", "warn")
             .env("SWIFTLET_HTTP", "off");
         Self::start(name, address, command, core)
     }
@@ -154,6 +156,16 @@ mod tests {
         let error = Process::server("server", Path::new("/nonexistent/server"), 0, upstream)
             .expect_err("no such program");
         assert!(error.to_string().contains("/nonexistent/server"), "{error}");
+    }
+
+    #[test]
+    fn the_server_says_nothing_of_a_good_start() {
+        let upstream = (Ipv4Addr::LOCALHOST, 9).into();
+        let process = Process::server("yes", Path::new("/usr/bin/yes"), 0, upstream);
+        let process = process.expect("starts");
+        let settings = std::fs::read(format!("/proc/{}/environ", process.pid())).expect("readable");
+        let mut settings = settings.split(|byte| *byte == 0);
+        assert!(settings.any(|setting| setting == b"SWIFTLET_LOG=warn"));
     }
 
     #[test]

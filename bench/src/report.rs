@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 use std::fs;
 
-use crate::hit::{Comparison, Pair, Rounds, Sample, Summary};
+use crate::hit::{BUSY_MIN, Comparison, Pair, Rounds, Sample, Summary};
 use crate::interval::Interval;
 
 /// Under what the numbers came about.
@@ -23,7 +23,7 @@ pub struct Conditions {
     pub server_core: usize,
     /// Bytes by which the echo's replies were longer than its queries.
     pub pad: usize,
-    /// Queries that went upstream while it was measured; 0 unless names expired.
+    /// Queries that went upstream since the cache was warm; 0 unless names expired.
     pub upstream: u64,
 }
 
@@ -76,23 +76,48 @@ impl fmt::Display for Outcome<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { subject, comparison, .. } = self;
         writeln!(f, "cache hit: server CPU per answer, and its ratio to the bare echo\n")?;
-        let heads = ["CPU/answer", "answers/s", "lost", "failed", "generator busy"];
-        let [cpu, rate, lost, failed, busy] = heads;
-        writeln!(f, "{:<16}{cpu:>12}{rate:>12}{lost:>10}{failed:>10}{busy:>18}", "")?;
+        let heads = ["CPU/answer", "answers/s", "lost", "failed", "busy", "generator busy"];
+        let [cpu, rate, lost, failed, busy, generator] = heads;
+        write!(f, "{:<16}{cpu:>12}{rate:>12}{lost:>10}{failed:>10}", "")?;
+        writeln!(f, "{busy:>8}{generator:>18}")?;
         for (name, summary) in self.names().iter().zip(comparison.summaries()) {
-            let Summary { per_answer_ns, rate, generator_busy, lost, failed } = summary;
+            let Summary { per_answer_ns, rate, busy, generator_busy, lost, failed } = summary;
             write!(f, "{name:<16}{per_answer_ns:>9.0} ns{rate:>12.0}{lost:>10}{failed:>10}")?;
-            writeln!(f, "{:>16.0} %", 100.0 * generator_busy)?;
+            writeln!(f, "{:>6.0} %{:>16.0} %", 100.0 * busy, 100.0 * generator_busy)?;
         }
         writeln!(f)?;
         write_ratio(f, &format!("{subject} / echo"), comparison.ratio())?;
         write_ratio(f, "A/A: echo again / echo", comparison.twin_ratio())?;
+        writeln!(
+            f,
+            "The interval is of this run, its pairs taken as independent; runs differ more."
+        )?;
+        let [_, Summary { busy, .. }, _] = comparison.summaries();
+        if busy < BUSY_MIN {
+            write!(f, "WARNING: {subject} was only {:.0} % busy: the ratio ", 100.0 * busy)?;
+            writeln!(f, "is that of a partly idle server, or of a shared core")?;
+        }
         writeln!(f)?;
         self.write_conditions(f)
     }
 }
 
 impl Outcome<'_> {
+    /// Whether what was measured are cache hits and nothing else.
+    ///
+    /// # Errors
+    /// Says what was in between.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let failed: u64 = self.comparison.summaries().iter().map(|summary| summary.failed).sum();
+        let upstream = self.conditions.upstream;
+        anyhow::ensure!(
+            failed == 0 && upstream == 0,
+            "not only cache hits were measured: {failed} answers were not NOERROR, and {upstream} \
+             queries went upstream",
+        );
+        Ok(())
+    }
+
     /// What the rows are called, in the order of [`Comparison::summaries`].
     fn names(&self) -> [&str; 3] {
         ["echo", self.subject, "echo again"]
@@ -172,6 +197,7 @@ fn summary(name: &str, summary: &Summary) -> String {
         ("name", quoted(name)),
         ("cpu_per_answer_ns", format!("{:.1}", summary.per_answer_ns)),
         ("answers_per_s", format!("{:.0}", summary.rate)),
+        ("busy", format!("{:.4}", summary.busy)),
         ("generator_busy", format!("{:.4}", summary.generator_busy)),
         ("lost", summary.lost.to_string()),
         ("failed", summary.failed.to_string()),
@@ -203,6 +229,7 @@ fn sample(sample: &Sample) -> String {
         ("lost", sample.lost.to_string()),
         ("failed", sample.failed.to_string()),
         ("answers_per_s", format!("{:.0}", sample.rate)),
+        ("server_busy", format!("{:.4}", sample.server_busy)),
         ("generator_busy", format!("{:.4}", sample.generator_busy)),
     ])
 }
@@ -214,7 +241,7 @@ fn object(fields: &[(&str, String)]) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-/// A JSON string (RFC 8259, section 7).
+/// A JSON string (RFC 8259 §7).
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for character in text.chars() {
@@ -233,7 +260,67 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::hit::synthetic_names;
+
+    fn check(sample: Sample, upstream: u64) -> (String, anyhow::Result<()>) {
+        let echo = Sample { failed: 0, server_busy: 1.0, ..sample };
+        let pairs = |other| vec![Pair { a: echo, b: other }; 15];
+        let comparison = Comparison {
+            subject: pairs(sample),
+            twin: pairs(echo),
+            run_ns: 1_000_000_000,
+            ticks_ns: 1_000_000_000,
+        };
+        let rounds = Rounds {
+            queries: synthetic_names(1).expect("a name"),
+            sockets: 1,
+            window: 1,
+            generator_core: 0,
+            duration: Duration::from_secs(1),
+            pairs: 15,
+        };
+        let mut conditions = Conditions::read(1, 0);
+        conditions.finish(upstream);
+        let outcome = Outcome {
+            subject: "swiftlet",
+            rounds: &rounds,
+            conditions: &conditions,
+            comparison: &comparison,
+        };
+        (outcome.to_string(), outcome.check())
+    }
+
+    const SAMPLE: Sample = Sample {
+        cpu_ns: 980_000_000,
+        answered: 500_000,
+        lost: 0,
+        failed: 0,
+        rate: 500_000.0,
+        server_busy: 0.98,
+        generator_busy: 0.75,
+    };
+
+    #[test]
+    fn a_partly_idle_server_is_told() {
+        let (busy, _) = check(SAMPLE, 0);
+        assert!(busy.contains(" 98 %") && busy.contains(" 75 %"), "{busy}");
+        assert!(!busy.contains("WARNING"), "{busy}");
+        let (idle, outcome) = check(Sample { server_busy: 0.894, ..SAMPLE }, 0);
+        assert!(idle.contains("WARNING: swiftlet was only 89 % busy"), "{idle}");
+        outcome.expect("is no error");
+    }
+
+    #[test]
+    fn what_is_no_hit_makes_the_run_an_error() {
+        check(SAMPLE, 0).1.expect("hits only");
+        for (failed, upstream) in [(1, 0), (0, 1)] {
+            let error = check(Sample { failed, ..SAMPLE }, upstream).1.expect_err("a miss");
+            assert!(error.to_string().contains("not only cache hits were measured"), "{error}");
+        }
+    }
 
     #[test]
     fn strings_are_quoted() {

@@ -27,7 +27,7 @@ pub use crate::moka::MokaCache;
 pub const MAX_KEY_LEN: usize = 1024;
 
 /// The longest answer in bytes; a longer one is [`Inserted::TooLarge`]. The part of a DNS message
-/// after its question is always shorter (RFC 1035, section 4.2.2: a 16-bit length).
+/// after its question is always shorter (RFC 1035 §4.2.2: a 16-bit length).
 pub const MAX_ANSWER_LEN: usize = 65_535;
 
 /// A key with its hash.
@@ -160,65 +160,9 @@ pub trait Store: Send + Sync {
 #[cfg(feature = "moka-cache")]
 pub type Pin = <MokaCache as Store>::Pin;
 
-/// The cache of the server: the [`Store`] of choice, with its methods at hand without the trait.
+/// The cache of the server: the [`Store`] of choice.
 #[cfg(feature = "moka-cache")]
-pub struct AnswerCache {
-    store: MokaCache,
-}
-
-#[cfg(feature = "moka-cache")]
-impl AnswerCache {
-    /// See [`Store::new`].
-    #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self { store: Store::new(config) }
-    }
-
-    /// See [`Store::pin`].
-    #[inline]
-    #[must_use]
-    pub fn pin(&self) -> Pin {
-        self.store.pin()
-    }
-
-    /// See [`Store::with`].
-    #[inline]
-    pub fn with<R>(
-        &self,
-        pin: &Pin,
-        key: Key<'_>,
-        now_ms: u64,
-        f: impl FnOnce(Lookup<'_>) -> R,
-    ) -> R {
-        self.store.with(pin, key, now_ms, f)
-    }
-
-    /// See [`Store::insert`].
-    pub fn insert(&self, key: Key<'_>, entry: NewEntry<'_>, now_ms: u64) -> Inserted {
-        self.store.insert(key, entry, now_ms)
-    }
-
-    /// See [`Store::remove`].
-    pub fn remove(&self, key: Key<'_>) {
-        self.store.remove(key);
-    }
-
-    /// See [`Store::clear`].
-    pub fn clear(&self) {
-        self.store.clear();
-    }
-
-    /// See [`Store::stats`].
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.store.stats()
-    }
-
-    /// See [`Store::settle`].
-    pub fn settle(&self) {
-        self.store.settle();
-    }
-}
+pub type AnswerCache = MokaCache;
 
 /// When an entry was stored and for how long it holds. Decides freshness for every implementation.
 #[cfg(feature = "moka-cache")]

@@ -5,7 +5,7 @@
 
 #![cfg(feature = "moka-cache")]
 
-use swiftlet_cache::{AnswerCache, Config, Key, Lookup, NewEntry};
+use swiftlet_cache::{AnswerCache, Config, Key, Lookup, NewEntry, Store};
 
 /// The answers to the numbers `0..count`, keyed by their bytes and a well mixed hash.
 fn fill(cache: &AnswerCache, count: u64, answer: &[u8]) {
@@ -38,6 +38,12 @@ fn entries_weigh_what_they_allocate_and_hits_allocate_next_to_nothing() {
         // The rest is what an allocator rounds up.
         let real = allocated.bytes_current as f64 / stats.bytes as f64;
         assert!((0.85..1.0).contains(&real), "{count} x {answer_len}: {real}");
+
+        // What takes the place of another leaves nothing of it behind.
+        let replaced = allocation_counter::measure(|| fill(&cache, count, &answer));
+        assert_eq!(cache.stats(), stats);
+        let left = (allocated.bytes_current + replaced.bytes_current) as f64 / stats.bytes as f64;
+        assert!((0.85..1.0).contains(&left), "{count} x {answer_len} replaced: {left}");
 
         let allocated = allocation_counter::measure(|| {
             let pin = cache.pin();

@@ -48,13 +48,6 @@ impl PooledBuf {
         Self { bytes, len }
     }
 
-    /// A buffer with a copy of `content`.
-    pub fn copy_of(content: &[u8]) -> Self {
-        let mut buf = Self::new(content.len());
-        buf.copy_from_slice(content);
-        buf
-    }
-
     /// How long it can become, in bytes.
     pub fn capacity(&self) -> usize {
         self.bytes.len()
@@ -251,7 +244,9 @@ mod tests {
 
     #[test]
     fn a_buffer_goes_to_the_pool_of_the_thread_that_drops_it() {
-        let bytes = PooledBuf::copy_of(b"hello").into_bytes();
+        let mut buf = PooledBuf::new(5);
+        buf.copy_from_slice(b"hello");
+        let bytes = buf.into_bytes();
         let theirs = thread::spawn(move || {
             assert_eq!(&bytes[..], b"hello");
             let before = stats();

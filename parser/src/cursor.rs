@@ -90,7 +90,7 @@ impl<'m> Cursor<'m> {
         self.array().map(|bytes| u32::from_be_bytes(*bytes))
     }
 
-    /// Skips a name that may end in a compression pointer (RFC 1035 4.1.4). The part that stands
+    /// Skips a name that may end in a compression pointer (RFC 1035 §4.1.4). The part that stands
     /// here must be well-formed and at most 255 bytes, and a pointer must lead to before the name;
     /// what it leads to is not looked at.
     #[inline]
@@ -122,7 +122,7 @@ impl<'m> Cursor<'m> {
     }
 
     /// Reads a whole record: skips the owner, reads the fixed fields and skips the RDATA, which
-    /// must be in the message (RFC 1035 4.1.3).
+    /// must be in the message (RFC 1035 §4.1.3).
     #[inline]
     pub(crate) fn record(&mut self) -> Option<RecordHead> {
         let owner_at = self.at;

@@ -12,6 +12,13 @@
 //! so that nobody outside can aim at one bucket or one worker. Everything that needs a hash of a
 //! question (the cache's shard and bucket, the owning worker) uses this one.
 //!
+//! That rests on 64 secret bits, of which no hash is ever shown, and on nothing that was proven or
+//! long attacked: rapidhash is no keyed function like SipHash, and whoever learns the bits, or finds
+//! names that collide under many seeds, can make one bucket or one worker slow. More is not to be
+//! had: keys are compared byte by byte, so no collision brings another's answer. What it buys:
+//! SipHash-1-3 of the key would cost as much again as all of [`KeyBuf::build`] (13 to 16 ns against
+//! 11 to 14 in one run, names of 17 to 35 bytes, 2-core Xeon VM).
+//!
 //! Cost budget of [`KeyBuf::build`], for a name of 16 to 40 bytes in a warm cache on a Sapphire
 //! Rapids core: 9 ns. One fold (a load and a store per 16 bytes), the six bytes after it, and one
 //! hash (a multiplication per 16 bytes and three more). No allocation.
@@ -186,7 +193,7 @@ impl Variant {
         self.0 & Self::DNSSEC_OK != 0
     }
 
-    /// The client does its own validation (RFC 4035 3.2.2).
+    /// The client does its own validation (RFC 4035 §3.2.2).
     #[inline]
     #[must_use]
     pub const fn checking_disabled(self) -> bool {

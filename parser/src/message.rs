@@ -44,8 +44,8 @@ pub struct ReplyWriter<'b> {
 }
 
 impl<'b> ReplyWriter<'b> {
-    /// Rewrites the header: ID kept, QR and RA set, RD and CD as in the query (RFC 4035 section
-    /// 3.1.6), one question and nothing else. The buffer's length is the limit of the reply. `None`
+    /// Rewrites the header: ID kept, QR and RA set, RD and CD as in the query (RFC 4035
+    /// §3.1.6), one question and nothing else. The buffer's length is the limit of the reply. `None`
     /// if the buffer ends before the question does.
     pub fn start(buf: &'b mut [u8], query: &Query, rcode: Rcode) -> Option<Self> {
         let question_end = query.question_end();
@@ -176,7 +176,7 @@ pub fn restore_question(
 }
 
 /// Writes the query to an upstream for a key: RD and AD set (so that every answer says whether it was
-/// validated, RFC 6840 section 5.7), CD and DO from the key's variant, and an OPT record that offers
+/// validated, RFC 6840 §5.7), CD and DO from the key's variant, and an OPT record that offers
 /// `udp_size` bytes. Returns its length; `None` if the buffer is too short.
 pub fn write_query(buf: &mut [u8], id: u16, key: &Key<'_>, udp_size: u16) -> Option<usize> {
     let variant = key.variant();

@@ -13,7 +13,7 @@ use crate::key::Key;
 use crate::name::{MAX_NAME_LEN, Name, fold};
 use crate::rr::{Class, Flags, HEADER_LEN, Opcode, Rcode, Type};
 
-/// The largest TTL; what has the highest bit set counts as 0 (RFC 2181 section 8).
+/// The largest TTL; what has the highest bit set counts as 0 (RFC 2181 §8).
 const MAX_TTL: u32 = i32::MAX as u32;
 
 /// A response whose header, question and record walk are sound.
@@ -43,13 +43,13 @@ pub enum ResponseError {
     /// A record that runs over the end of the message.
     Record,
     /// A second OPT record, one outside of the additional section or with another owner than the
-    /// root (RFC 6891 section 6.1.1).
+    /// root (RFC 6891 §6.1.1).
     Opt,
     /// Bytes after the last record.
     Trailing,
 }
 
-/// The three sections of records (RFC 1035 section 4.1), in the order of the wire.
+/// The three sections of records (RFC 1035 §4.1), in the order of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Section {
     /// The answer to the question.
@@ -70,7 +70,7 @@ impl<'m> Response<'m> {
     ///
     /// If TC is set, the walk ends at the first record that isn't there in full: some servers cut
     /// at a byte and leave the counts as they were, and all that such a response is good for is to
-    /// ask again over TCP (RFC 2181 section 9).
+    /// ask again over TCP (RFC 2181 §9).
     pub fn parse(message: &'m [u8]) -> Result<Self, ResponseError> {
         if message.len() > usize::from(u16::MAX) {
             return Err(ResponseError::Long);
@@ -110,7 +110,7 @@ impl<'m> Response<'m> {
         self.flags
     }
 
-    /// The response code; its upper eight bits come from the OPT record (RFC 6891 section 6.1.3).
+    /// The response code; its upper eight bits come from the OPT record (RFC 6891 §6.1.3).
     pub fn rcode(&self) -> Rcode {
         self.rcode
     }
@@ -247,7 +247,7 @@ pub struct Record<'m> {
     pub rtype: Type,
     /// The class of the record.
     pub class: Class,
-    /// Seconds the record may be kept; 2^31 and more were received as 0 (RFC 2181 section 8). May
+    /// Seconds the record may be kept; 2^31 and more were received as 0 (RFC 2181 §8). May
     /// be overwritten, for instance to cap it: [`crate::template::build`] stores what is here.
     pub ttl: u32,
     rdata_at: u16,
@@ -284,7 +284,7 @@ impl<'m> Record<'m> {
     }
 
     /// The minimum field of a SOA record: how long a negative answer may be kept, in seconds
-    /// (RFC 2308 section 4). `None` for other types and for malformed RDATA.
+    /// (RFC 2308 §4). `None` for other types and for malformed RDATA.
     pub fn soa_minimum(&self) -> Option<u32> {
         if self.rtype != Type::SOA {
             return None;
@@ -297,7 +297,7 @@ impl<'m> Record<'m> {
         numbers.is_at_end().then_some(minimum)
     }
 
-    /// The type that an RRSIG record covers (RFC 4034 section 3.1.1); `None` for other types.
+    /// The type that an RRSIG record covers (RFC 4034 §3.1.1); `None` for other types.
     pub fn covered_type(&self) -> Option<Type> {
         if self.rtype != Type::RRSIG {
             return None;

@@ -6,11 +6,11 @@
 
 use std::fmt;
 
-/// Length of the fixed header of every message, in bytes (RFC 1035 4.1.1).
+/// Length of the fixed header of every message, in bytes (RFC 1035 §4.1.1).
 pub const HEADER_LEN: usize = 12;
 
 /// Declares the registered values of a newtype: the constants, the mnemonic of each, and how it is
-/// read and shown. A value without a name is `$prefix` and the number (RFC 3597 5).
+/// read and shown. A value without a name is `$prefix` and the number (RFC 3597 §5).
 macro_rules! registry {
     ($name:ident($number:ty) or $prefix:literal {
         $($(#[$doc:meta])* $mnemonic:ident = $value:literal,)+
@@ -58,7 +58,7 @@ macro_rules! registry {
 
 //----------- Type -----------------------------------------------------------
 
-/// The type of a record or of a question (RFC 1035 3.2.2).
+/// The type of a record or of a question (RFC 1035 §3.2.2).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Type(pub u16);
 
@@ -205,7 +205,7 @@ registry! { Type(u16) or "TYPE" {
 
 impl Type {
     /// Whether the type is a question type or a meta type and so never the type of data in a zone:
-    /// 128 to 255, and OPT (RFC 6895 3.1).
+    /// 128 to 255, and OPT (RFC 6895 §3.1).
     #[must_use]
     pub const fn is_meta(self) -> bool {
         matches!(self.0, 128..=255) || self.0 == Self::OPT.0
@@ -214,7 +214,7 @@ impl Type {
 
 //----------- Class ----------------------------------------------------------
 
-/// The class of a record or of a question (RFC 1035 3.2.4).
+/// The class of a record or of a question (RFC 1035 §3.2.4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Class(pub u16);
 
@@ -233,7 +233,7 @@ registry! { Class(u16) or "CLASS" {
 
 //----------- Opcode ---------------------------------------------------------
 
-/// What kind of request a message is: four bits of the header (RFC 1035 4.1.1).
+/// What kind of request a message is: four bits of the header (RFC 1035 §4.1.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Opcode(pub u8);
 
@@ -254,7 +254,7 @@ registry! { Opcode(u8) or "OPCODE" {
 
 //----------- Rcode ----------------------------------------------------------
 
-/// A response code: four bits in the header and eight more in the OPT record (RFC 6891 6.1.3).
+/// A response code: four bits in the header and eight more in the OPT record (RFC 6891 §6.1.3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rcode(pub u16);
 
@@ -283,9 +283,9 @@ registry! { Rcode(u16) or "RCODE" {
     NOTZONE = 10,
     /// The stateful operation is not implemented (RFC 8490).
     DSOTYPENI = 11,
-    /// The EDNS version is not known here (RFC 6891 6.1.3).
+    /// The EDNS version is not known here (RFC 6891 §6.1.3).
     BADVERS = 16,
-    /// The server cookie is missing or wrong (RFC 7873 5.4).
+    /// The server cookie is missing or wrong (RFC 7873 §5.4).
     BADCOOKIE = 23,
 } }
 
@@ -305,7 +305,7 @@ impl Rcode {
 
 //----------- Flags ----------------------------------------------------------
 
-/// The second 16 bits of the header: opcode, response code and the one-bit flags (RFC 1035 4.1.1).
+/// The second 16 bits of the header: opcode, response code and the one-bit flags (RFC 1035 §4.1.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags(pub u16);
 
@@ -324,9 +324,9 @@ impl Flags {
     pub const RA: u16 = 0x0080;
     /// Reserved, must be zero.
     pub const Z: u16 = 0x0040;
-    /// Authentic data (RFC 4035 3.1.6; in a query RFC 6840 5.7).
+    /// Authentic data (RFC 4035 §3.1.6; in a query RFC 6840 §5.7).
     pub const AD: u16 = 0x0020;
-    /// Checking disabled (RFC 4035 3.2.2).
+    /// Checking disabled (RFC 4035 §3.2.2).
     pub const CD: u16 = 0x0010;
     /// The four bits of the response code.
     pub const RCODE_MASK: u16 = 0x000f;

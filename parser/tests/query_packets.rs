@@ -53,7 +53,7 @@ fn queries_are_served_or_refused_for_what_is_wrong_with_them() {
         ("header-short", Short),
         ("empty", Short),
     ];
-    let queries = packets::queries();
+    let queries = packets::queries::all();
     for (name, packet) in &queries {
         let found = parse(packet).err().map(|reject| match reject {
             Reject::Short => Short,

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use swiftlet_cache::Store as _;
 use swiftlet_net::clock::Clock;
 use swiftlet_parser::key::{Key, KeyBuf};
 use swiftlet_parser::query::Query;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use socket2::Socket;
-use swiftlet_cache::AnswerCache;
+use swiftlet_cache::{AnswerCache, Store as _};
 use swiftlet_net::backend::{Backend as _, Epoll, Kind, Options};
 use swiftlet_net::clock::Clock;
 use swiftlet_net::socket::{Granted, Listener, open_stream_listener, probe};

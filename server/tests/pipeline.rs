@@ -12,7 +12,7 @@ use support::{query, service};
 use swiftlet::pipeline::{Batch, Service, Shaper, Transport, Verdict, serve};
 use swiftlet::policy::Identity;
 use swiftlet::telemetry::{Board, Counter};
-use swiftlet_cache::{Key, NewEntry};
+use swiftlet_cache::{Key, NewEntry, Store as _};
 use swiftlet_net::clock::Now;
 use swiftlet_parser::key::{KeyBuf, Variant};
 use swiftlet_parser::message::write_query;

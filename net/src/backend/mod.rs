@@ -34,12 +34,13 @@ pub const DEFAULT_BATCH: usize = 64;
 
 /// Client UDP of one worker.
 ///
+/// All of it is to be called inside the tokio runtime of the worker, with I/O and time enabled.
+///
 /// Invariant: every datagram taken from the kernel is either counted in a [`Received`] as dropped
 /// or handed on by [`next`](Self::next) exactly once; every reply is counted in exactly one
 /// [`Sent`].
 pub trait Backend: Sized {
-    /// Opens sockets and builds all buffers; nothing is allocated afterwards. To be called inside
-    /// the tokio runtime of the worker that will use it.
+    /// Opens sockets and builds all buffers; nothing is allocated afterwards.
     fn open(options: &Options) -> Result<Self, OpenError>;
 
     /// Ready when some listener may have datagrams. A listener stops being ready only when the
@@ -142,7 +143,7 @@ impl AddAssign for Sent {
     }
 }
 
-/// The backends compiled in, by the name an operator gives them.
+/// The backends compiled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// [`Epoll`].
@@ -150,17 +151,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The table of backends: a new one is a file, a variant and a row here.
-    pub const ALL: &[(&'static str, Self)] = &[("epoll", Self::Epoll)];
-
-    /// The backend of that name, if it is compiled in.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(known, _)| *known == name).map(|&(_, kind)| kind)
-    }
-
-    /// Its name.
+    /// Its name in log lines and settings: a new backend is a file, a variant and a row here.
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|&&(_, kind)| kind == self).map_or("", |&(name, _)| name)
+        match self {
+            Self::Epoll => "epoll",
+        }
     }
 }
 
@@ -175,13 +170,5 @@ mod tests {
         let route = Route::new("192.0.2.1:53".parse().unwrap(), None, 0, 0);
         Packet::new(&mut buf, 3, route, &mut reply).reply(9);
         assert_eq!(reply, 8);
-    }
-
-    #[test]
-    fn backends_are_found_by_the_name_they_give() {
-        for &(name, kind) in Kind::ALL {
-            assert_eq!((Kind::from_name(name), kind.name()), (Some(kind), name));
-        }
-        assert_eq!(Kind::from_name("dpdk"), None);
     }
 }

@@ -13,7 +13,6 @@
     reason = "recvmmsg(2), sendmmsg(2), and memory that the kernel reaches through their headers"
 )]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -23,6 +22,7 @@ use std::slice;
 use libc::{c_uint, iovec, mmsghdr};
 
 use super::cmsg::{self, CONTROL_LEN, Control};
+use super::region::{Plain, Region};
 use super::sockaddr::{self, NAME_LEN, NAME_LEN_V4, Name};
 use crate::backend::SLOT_LEN;
 use crate::route::Route;
@@ -58,6 +58,9 @@ struct Side {
     name: Name,
 }
 
+// SAFETY: an iovec, whose pointer is set before it is followed and never by the kernel, and bytes.
+unsafe impl Plain for Side {}
+
 /// The bytes of a datagram, and one line more: slots exactly one page apart would all begin in the
 /// same cache set.
 #[repr(C, align(64))]
@@ -65,6 +68,12 @@ struct Slot {
     bytes: [u8; SLOT_LEN],
     spread: [u8; 64],
 }
+
+// SAFETY: bytes.
+unsafe impl Plain for Slot {}
+
+// SAFETY: bytes.
+unsafe impl Plain for Control {}
 
 /// What the kernel says about one received datagram before its bytes are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,47 +238,6 @@ fn header(side: NonNull<Side>, slot: NonNull<Slot>, control: *mut libc::c_void) 
     header.msg_hdr.msg_iovlen = 1;
     header.msg_hdr.msg_control = control;
     Header(header)
-}
-
-/// Zeroed memory for `count` values of `T`, seen only through raw pointers, so that the kernel's
-/// pointers stay valid whatever is borrowed in between.
-struct Region<T> {
-    first: NonNull<T>,
-    count: usize,
-}
-
-impl<T> Region<T> {
-    fn new(count: usize) -> Self {
-        let layout = Self::layout(count);
-        if layout.size() == 0 {
-            return Self { first: NonNull::dangling(), count: 0 };
-        }
-        // SAFETY: the size of the layout isn't zero.
-        let memory = unsafe { alloc_zeroed(layout) };
-        let Some(first) = NonNull::new(memory.cast()) else { handle_alloc_error(layout) };
-        Self { first, count }
-    }
-
-    fn at(&self, at: usize) -> NonNull<T> {
-        assert!(at < self.count, "no value {at} among {}", self.count);
-        // SAFETY: `at` is within the allocation.
-        unsafe { self.first.add(at) }
-    }
-
-    fn layout(count: usize) -> Layout {
-        // The count is at most twice MAX_BATCH.
-        Layout::array::<T>(count)
-            .unwrap_or_else(|_| unreachable!("a region larger than the address space"))
-    }
-}
-
-impl<T> Drop for Region<T> {
-    fn drop(&mut self) {
-        if self.count > 0 {
-            // SAFETY: allocated in `new` with this layout, and freed once.
-            unsafe { dealloc(self.first.as_ptr().cast(), Self::layout(self.count)) };
-        }
-    }
 }
 
 #[cfg(test)]

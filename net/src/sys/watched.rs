@@ -13,21 +13,32 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::pin::Pin;
 use std::ptr::null_mut;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::{Sleep, sleep};
+
+/// How often a socket that could not enter its gate is looked at. Its task must wait for something:
+/// one that is ready whenever it is asked never lets the runtime run a timer or another task.
+/// Tokio's timers have steps of 1 ms, so a receive buffer must hold what comes in 2 ms.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// A socket and its gate.
 ///
 /// Invariant: the gate's descriptor is never replaced or taken out. An unwatched socket counts as
-/// ready.
+/// ready, except when it was seen empty and could not enter its gate: then it is ready every
+/// [`LOOK`].
 pub(crate) struct Watched {
     socket: Socket,
     gate: AsyncFd<OwnedFd>,
     watched: bool,
+    /// Runs while the socket, empty, is kept out of its gate.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watched {
@@ -37,7 +48,7 @@ impl Watched {
         // SAFETY: the gate owns its descriptor and returns the same one for as long as it lives; no
         // method lends it mutably or gives it away before the registration ends with it.
         let registered = unsafe { AsyncFd::register_with_interest(gate, Interest::READABLE) };
-        let mut watched = Self { socket, gate: registered?, watched: false };
+        let mut watched = Self { socket, gate: registered?, watched: false, look: None };
         watched.watch()?;
         Ok(watched)
     }
@@ -47,8 +58,12 @@ impl Watched {
     }
 
     /// Ready when the socket may be readable; else the task is woken when it becomes so.
-    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.watched { self.gate.poll_read_ready(cx).map_ok(drop) } else { Poll::Ready(Ok(())) }
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.look {
+            _ if self.watched => self.gate.poll_read_ready(cx).map_ok(drop),
+            Some(look) => look.as_mut().poll(cx).map(Ok),
+            None => Poll::Ready(Ok(())),
+        }
     }
 
     /// Runs `read` if the socket may be readable. When that returns `WouldBlock`, it isn't ready
@@ -62,11 +77,11 @@ impl Watched {
             return self.gate.try_io(Interest::READABLE, |_| read(&self.socket));
         }
         let result = read(&self.socket);
-        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            // A failure (no memory, fs.epoll.max_user_watches) leaves it unwatched: awake, and
-            // tried again next time.
-            let _ = self.watch();
-        }
+        let is_empty =
+            result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        // No memory, or no watch left to this user (fs.epoll.max_user_watches).
+        let kept_out = is_empty && self.watch().is_err();
+        self.look = kept_out.then(|| Box::pin(sleep(LOOK)));
         result
     }
 
@@ -111,10 +126,12 @@ fn control(epoll: BorrowedFd<'_>, operation: libc::c_int, socket: &Socket) -> io
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::future::poll_fn;
-    use std::net::UdpSocket;
+    use std::net::{SocketAddr, UdpSocket};
     use std::task::Waker;
-    use std::time::Duration;
+
+    use tokio::runtime::{Builder, Runtime};
 
     use super::*;
 
@@ -127,33 +144,71 @@ mod tests {
         result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    #[test]
-    fn what_arrives_on_either_side_of_the_gate_is_reported() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// A bound socket, watched, and its address.
+    fn watched(runtime: &Runtime) -> (Watched, SocketAddr) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
+        (runtime.block_on(async { Watched::new(socket.into()) }).unwrap(), address)
+    }
+
+    fn ready(runtime: &Runtime, watched: &mut Watched) {
+        let ready = poll_fn(|cx| watched.poll_ready(cx));
+        let patience = Duration::from_secs(10);
+        runtime.block_on(async { tokio::time::timeout(patience, ready).await.unwrap() }).unwrap();
+    }
+
+    fn idle(watched: &mut Watched) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        watched.poll_ready(&mut cx).is_pending()
+    }
+
+    #[test]
+    fn a_socket_kept_out_of_its_gate_lets_the_runtime_run() {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let mut watched =
-            runtime.block_on(async { Watched::new(socket.try_clone()?.into()) }).unwrap();
-        let ready = |watched: &Watched| {
-            let ready = poll_fn(|cx| watched.poll_ready(cx));
-            let patience = Duration::from_secs(10);
-            runtime
-                .block_on(async { tokio::time::timeout(patience, ready).await.unwrap() })
-                .unwrap();
-        };
-        let idle = |watched: &Watched| {
-            let mut cx = Context::from_waker(Waker::noop());
-            watched.poll_ready(&mut cx).is_pending()
-        };
-        assert!(idle(&watched));
+        let (mut watched, address) = watched(&runtime);
+        watched.unwatch();
+        // What epoll refuses: a regular file (EPERM).
+        let file = File::open("/proc/self/exe").unwrap();
+        let socket = std::mem::replace(&mut watched.socket, OwnedFd::from(file).into());
+        let turns = runtime.block_on(async {
+            let other = tokio::spawn(sleep(Duration::from_millis(20)));
+            let mut turns = 0;
+            while !other.is_finished() && turns < 10_000 {
+                let empty = watched.try_read(|_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                assert!(empty.is_err() && !watched.watched);
+                poll_fn(|cx| watched.poll_ready(cx)).await.unwrap();
+                turns += 1;
+            }
+            turns
+        });
+        assert!((1..=20).contains(&turns), "{turns} turns in 20 ms");
+
+        // What comes in is found meanwhile, and the gate is tried again.
+        watched.socket = socket;
+        client.send_to(b"x", address).unwrap();
+        ready(&runtime, &mut watched);
+        assert!(watched.try_read(|_| Ok(())).is_ok());
+        assert!(!idle(&mut watched), "not seen empty");
+        runtime.block_on(async { assert!(drained(&mut watched)) });
+        assert!(watched.watched && idle(&mut watched));
+        client.send_to(b"x", address).unwrap();
+        ready(&runtime, &mut watched);
+    }
+
+    #[test]
+    fn what_arrives_on_either_side_of_the_gate_is_reported() {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (mut watched, address) = watched(&runtime);
+        assert!(idle(&mut watched));
         for _ in 0..3 {
             client.send_to(b"x", address).unwrap();
-            ready(&watched);
+            ready(&runtime, &mut watched);
             watched.unwatch();
-            assert!(!idle(&watched), "an unwatched socket counts as ready");
-            assert!(drained(&mut watched) && idle(&watched));
+            assert!(!idle(&mut watched), "an unwatched socket counts as ready");
+            assert!(drained(&mut watched) && idle(&mut watched));
 
             // Between the last look at the socket and its return to the gate.
             watched.unwatch();
@@ -162,8 +217,8 @@ mod tests {
                 Err(io::ErrorKind::WouldBlock.into())
             });
             assert!(result.is_err());
-            ready(&watched);
-            assert!(drained(&mut watched) && idle(&watched));
+            ready(&runtime, &mut watched);
+            assert!(drained(&mut watched) && idle(&mut watched));
         }
     }
 }

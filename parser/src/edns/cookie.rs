@@ -9,13 +9,13 @@ use super::OptWriter;
 /// Number of the option.
 pub const CODE: u16 = 10;
 
-/// Bytes of the client's part (RFC 7873 4.1).
+/// Bytes of the client's part (RFC 7873 §4.1).
 pub const CLIENT_LEN: usize = 8;
 
-/// The fewest bytes of the server's part (RFC 7873 4.2).
+/// The fewest bytes of the server's part (RFC 7873 §4.2).
 pub const SERVER_LEN_MIN: usize = 8;
 
-/// The most bytes of the server's part (RFC 7873 4.2).
+/// The most bytes of the server's part (RFC 7873 §4.2).
 pub const SERVER_LEN_MAX: usize = 32;
 
 /// A cookie: the client's part, and the server's part if there is one.
@@ -42,7 +42,7 @@ impl Cookie {
     }
 
     /// Reads the data of the option: 8 bytes, or 16 to 40; any other length is malformed (RFC 7873
-    /// 5.2.2).
+    /// §5.2.2).
     #[inline]
     #[must_use]
     pub fn read(data: &[u8]) -> Option<Self> {

@@ -14,7 +14,7 @@ pub use self::ede::ExtendedError;
 
 use crate::rr::{HEADER_LEN, Rcode, Type};
 
-/// Bytes of an OPT record without options: root owner, type, size, flags, length (RFC 6891 6.1.2).
+/// Bytes of an OPT record without options: root owner, type, size, flags, length (RFC 6891 §6.1.2).
 pub const OPT_LEN: usize = 11;
 
 /// The DO bit among the flags of the OPT record (RFC 3225).
@@ -27,19 +27,19 @@ const ARCOUNT_AT: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns {
     /// The largest UDP payload that the client can take, in bytes, as it said it; less than 512
-    /// means 512 (RFC 6891 6.2.3).
+    /// means 512 (RFC 6891 §6.2.3).
     pub udp_size: u16,
     /// The client wants DNSSEC records (RFC 3225).
     pub dnssec_ok: bool,
     /// Which of the options known here were present.
     pub options: OptionSet,
-    /// The first COOKIE option (RFC 7873 5.2: further ones are ignored).
+    /// The first COOKIE option (RFC 7873 §5.2: further ones are ignored).
     pub cookie: Option<Cookie>,
 }
 
 impl Edns {
     /// Reads the class, TTL and RDATA of an OPT record of version 0. `None` if an option runs over
-    /// the end, or if the cookie's length is one that RFC 7873 5.2.2 calls malformed. Other options
+    /// the end, or if the cookie's length is one that RFC 7873 §5.2.2 calls malformed. Other options
     /// may have any data.
     #[inline]
     pub(crate) fn read(udp_size: u16, ttl: u32, rdata: &[u8]) -> Option<Self> {
@@ -78,7 +78,7 @@ impl Edns {
         Some(Self { udp_size, dnssec_ok, options, cookie })
     }
 
-    /// The version in the TTL of an OPT record (RFC 6891 6.1.3).
+    /// The version in the TTL of an OPT record (RFC 6891 §6.1.3).
     #[inline]
     pub(crate) const fn version(ttl: u32) -> u8 {
         (ttl >> 16) as u8
@@ -93,7 +93,6 @@ impl OptionSet {
     const NSID: Self = Self(1);
     const COOKIE: Self = Self(2);
     const KEEPALIVE: Self = Self(4);
-    const EXTENDED_ERROR: Self = Self(8);
 
     /// The table: the number of an option, and its bit.
     #[inline]
@@ -102,7 +101,6 @@ impl OptionSet {
             nsid::CODE => Self::NSID,
             cookie::CODE => Self::COOKIE,
             keepalive::CODE => Self::KEEPALIVE,
-            ede::CODE => Self::EXTENDED_ERROR,
             _ => Self(0),
         }
     }
@@ -126,13 +124,6 @@ impl OptionSet {
     #[must_use]
     pub const fn has_keepalive(self) -> bool {
         self.0 & Self::KEEPALIVE.0 != 0
-    }
-
-    /// An extended error was present; has no meaning in a query (RFC 8914).
-    #[inline]
-    #[must_use]
-    pub const fn has_extended_error(self) -> bool {
-        self.0 & Self::EXTENDED_ERROR.0 != 0
     }
 }
 
@@ -245,7 +236,7 @@ mod tests {
             [option(nsid::CODE, b""), option(65001, b"abc"), option(keepalive::CODE, b"")].concat();
         let edns = read(&rdata).unwrap();
         assert!(edns.dnssec_ok && edns.options.has_nsid() && edns.options.has_keepalive());
-        assert!(!edns.options.has_cookie() && !edns.options.has_extended_error());
+        assert!(!edns.options.has_cookie());
         assert_eq!((edns.udp_size, edns.cookie), (1232, None));
         assert_eq!(read(b""), Some(Edns { options: OptionSet::default(), ..edns }));
         for cut in 1..rdata.len() {
@@ -264,7 +255,7 @@ mod tests {
         assert_eq!(read(&option(cookie::CODE, &[])), None);
         assert!(
             read(&[first, option(cookie::CODE, &[2; 9])].concat()).is_some(),
-            "ignored, RFC 7873 5.2"
+            "ignored, RFC 7873 §5.2"
         );
     }
 
@@ -337,7 +328,7 @@ mod tests {
             let ttl = u32::from_be_bytes(*buf[35..].first_chunk().unwrap());
             let edns = Edns::read(4096, ttl, &buf[30 + OPT_LEN..len]).unwrap();
             prop_assert_eq!((edns.dnssec_ok, edns.cookie), (dnssec_ok, Some(cookie)));
-            prop_assert_eq!(edns.options.has_extended_error(), codes.contains(&ede::CODE));
+            prop_assert_eq!(edns.options, OptionSet::COOKIE);
         }
 
         #[test]

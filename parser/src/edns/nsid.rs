@@ -1,6 +1,6 @@
 //! NSID, option 3: which instance of a server gave the answer (RFC 5001).
 //!
-//! A query asks with an empty option, and data in it is ignored (RFC 5001 2.2). The answer has
+//! A query asks with an empty option, and data in it is ignored (RFC 5001 §2.2). The answer has
 //! bytes of the operator's choice.
 
 use super::OptWriter;

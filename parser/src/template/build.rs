@@ -2,7 +2,7 @@
 //!
 //! Nothing is copied from the response as it stands: names are decompressed and written again, so that
 //! no pointer reaches into what was left out. The owner is compressed against the question's name and
-//! everything before it; a name in RDATA only in the types of RFC 1035 (RFC 3597 section 4). RDATA of
+//! everything before it; a name in RDATA only in the types of RFC 1035 (RFC 3597 §4). RDATA of
 //! types that hold no compressed name, known or unknown, is copied byte for byte.
 //!
 //! Bounds: the tail with header, question and an empty OPT record is at most 65535 bytes; the work is
@@ -16,7 +16,7 @@ use crate::rdata::{self, Field};
 use crate::response::Record;
 use crate::rr::Rcode;
 
-/// The longest message of any transport: TCP has a length of 16 bits (RFC 1035 section 4.2.2).
+/// The longest message of any transport: TCP has a length of 16 bits (RFC 1035 §4.2.2).
 const MAX_MESSAGE_LEN: usize = 65535;
 
 /// What goes into a template. The records are sent in the order given here: a CNAME chain belongs at
@@ -46,7 +46,7 @@ pub enum BuildError {
     Owner,
     /// RDATA of a type with a known layout does not have it.
     Rdata,
-    /// A type that is never data (RFC 6895 section 3.1), such as OPT and TSIG.
+    /// A type that is never data (RFC 6895 §3.1), such as OPT and TSIG.
     MetaType,
     /// The reply would be longer than 65535 bytes.
     TooLong,

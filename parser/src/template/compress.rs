@@ -1,4 +1,4 @@
-//! Name compression while an answer is written (RFC 1035 section 4.1.4).
+//! Name compression while an answer is written (RFC 1035 §4.1.4).
 //!
 //! Every suffix that was written in full is a *target*: the message offset of its first label, and
 //! the target of the suffix behind that label. A name is matched from the root to the left, so each

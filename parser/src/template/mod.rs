@@ -35,7 +35,7 @@ const HEAD_LEN: usize = 16;
 /// Bit of the status: the upstream said that it had validated the answer (AD).
 const SECURE: u16 = 1 << 15;
 
-/// Bits of the status that hold the response code: twelve with EDNS (RFC 6891 section 6.1.3).
+/// Bits of the status that hold the response code: twelve with EDNS (RFC 6891 §6.1.3).
 const RCODE_MASK: u16 = 0x0fff;
 
 /// Bytes of a record from its TTL to its RDATA: the TTL itself and the RDLENGTH.
@@ -85,12 +85,6 @@ impl<'a> Template<'a> {
         u16::from_be_bytes([self.head[4], self.head[5]])
     }
 
-    /// Records of the additional section; the OPT record is never among them.
-    #[inline]
-    pub fn additional_count(&self) -> u16 {
-        u16::from_be_bytes([self.head[6], self.head[7]])
-    }
-
     /// Smallest TTL of all records when they were stored, in seconds; `u32::MAX` if there are none.
     #[inline]
     pub fn min_ttl(&self) -> u32 {
@@ -130,7 +124,6 @@ mod tests {
         assert!(template.secure());
         assert_eq!(template.answer_count(), 0);
         assert_eq!(template.authority_count(), 1);
-        assert_eq!(template.additional_count(), 0);
         assert_eq!(template.min_ttl(), 300);
         assert_eq!(template.ttl_offsets().collect::<Vec<_>>(), [6]);
         assert_eq!(template.tail(), [7, 8]);

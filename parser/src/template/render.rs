@@ -30,7 +30,7 @@ pub struct Rendered {
 ///
 /// `limit` is how many bytes the reply may have, the room for its OPT record already taken off; a
 /// limit below header and question counts as those. A reply that would be longer loses whole
-/// records from its end: all of the additional section first, without TC (RFC 2181 section 9), then
+/// records from its end: all of the additional section first, without TC (RFC 2181 §9), then
 /// one record after the other with TC. A buffer that does not even hold the question gets a header
 /// with no counts, and one shorter than a header gets nothing.
 #[inline]
@@ -155,8 +155,8 @@ fn split(buf: &mut [u8], tail_at: usize, end: usize) -> Option<(&mut [u8; HEADER
     Some((header, tail))
 }
 
-/// Bytes 2 and 3: QR and RA set, RD and CD as in the query (RFC 4035 section 3.1.6), AD only if the
-/// answer is secure and the client asked to know (RFC 6840 section 5.8).
+/// Bytes 2 and 3: QR and RA set, RD and CD as in the query (RFC 4035 §3.1.6), AD only if the
+/// answer is secure and the client asked to know (RFC 6840 §5.8).
 #[inline]
 fn write_header(
     header: &mut [u8; HEADER_LEN],

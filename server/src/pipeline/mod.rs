@@ -14,7 +14,7 @@ pub use answer::Shaper;
 
 use std::net::IpAddr;
 
-use swiftlet_cache::{self as cache, AnswerCache, Lookup, Pin};
+use swiftlet_cache::{self as cache, AnswerCache, Lookup, Pin, Store as _};
 use swiftlet_net::clock::Now;
 use swiftlet_parser::edns::ExtendedError;
 use swiftlet_parser::key::{Key, KeyBuf, Seed, Variant};

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use swiftlet_cache::{self as cache, Lookup};
+use swiftlet_cache::{self as cache, Lookup, Store as _};
 use swiftlet_net::clock::Clock;
 use swiftlet_parser::edns::ExtendedError;
 use swiftlet_parser::key::Key;

@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 
-use swiftlet_cache::{self as cache, NewEntry};
+use swiftlet_cache::{self as cache, NewEntry, Store as _};
 use swiftlet_parser::key::Key;
 use swiftlet_parser::name::Name;
 use swiftlet_parser::response::{Record, Response, Section};

@@ -8,6 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use swiftlet_cache::Store as _;
 
 use super::counters::{ALL, ROWS, Row};
 use super::http::Observed;

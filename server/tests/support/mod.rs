@@ -18,7 +18,7 @@ use hickory_proto::rr::{DNSClass, Name, RecordType};
 use ipnet::IpNet;
 use swiftlet::pipeline::Service;
 use swiftlet::policy::{Acl, Identity, Policies, special_use};
-use swiftlet_cache::AnswerCache;
+use swiftlet_cache::{AnswerCache, Store as _};
 use swiftlet_parser::key::Seed;
 
 /// Longer than anything here should take; reaching it is a failure.

@@ -1,4 +1,4 @@
-//! Lower-casing and case-insensitive comparison of names (RFC 1035 2.3.3, RFC 4343).
+//! Lower-casing and case-insensitive comparison of names (RFC 1035 §2.3.3, RFC 4343).
 //!
 //! Only the 26 ASCII letters fold. The length bytes of a name in wire format are at most 63 and so
 //! below `A`: a whole wire name is folded and compared at once, without looking for its labels.

@@ -1,0 +1,228 @@
+//! What every backend must do, run for each implementation by [`contract_suite`], against a naive
+//! model: the multiset of datagrams that clients sent and the replies they must see.
+//!
+//! Loopback delivers a datagram inside the send, so after `client.send` it is at the backend's
+//! socket; nothing sleeps.
+
+mod addresses;
+mod batches;
+mod model;
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::runtime::{Builder, Runtime};
+
+use self::addresses::*;
+use self::batches::*;
+use self::model::*;
+use super::*;
+use crate::socket::probe;
+
+/// Makes one test of each function of these modules for an implementation.
+macro_rules! contract_suite {
+    ($backend:ty: $($test:ident)*) => {
+        $(#[test] fn $test() { super::$test::<$backend>(); })*
+    };
+    ($backend:ty) => {
+        contract_suite! { $backend:
+            out_of_bounds_options_are_refused
+            echoes_over_v4
+            echoes_over_v6
+            wildcard_v4_answers_from_the_address_asked
+            wildcard_v6_answers_from_the_address_asked
+            link_local_clients_are_answered_on_their_link
+            deferred_answers_leave_from_the_address_asked
+            a_flooded_listener_does_not_starve_another
+            datagrams_from_port_zero_are_dropped_and_counted
+            a_refused_reply_does_not_stop_the_batch
+            a_refused_deferred_answer_does_not_stop_the_others
+            oversize_datagrams_are_dropped_and_counted
+            empty_datagrams_are_handed_on
+            only_what_is_replied_to_is_answered
+            an_unsent_batch_is_forgotten
+            deferred_answers_beyond_the_spare_slots_leave_at_once
+            impossible_deferred_answers_are_not_taken
+            replies_and_deferred_answers_match_the_model
+            nothing_is_lost_under_a_flood
+        }
+    };
+}
+
+mod epoll {
+    contract_suite!(crate::backend::Epoll);
+}
+
+/// A backend whose sockets can be found.
+trait Subject: Backend {
+    fn addresses(&self) -> Vec<SocketAddr>;
+}
+
+impl Subject for Epoll {
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.local_addresses().collect::<io::Result<_>>().unwrap()
+    }
+}
+
+/// How long a condition may take before the test fails; never waited for otherwise.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A backend in its runtime, and what it reported.
+struct Rig<B> {
+    backend: B,
+    runtime: Runtime,
+    addresses: Vec<SocketAddr>,
+    received: Received,
+    sent: Sent,
+}
+
+impl<B: Subject> Rig<B> {
+    fn new(listeners: &[&str], batch: usize) -> Self {
+        Self::try_new(listeners, batch).unwrap()
+    }
+
+    fn try_new(listeners: &[&str], batch: usize) -> Result<Self, OpenError> {
+        let listeners =
+            listeners.iter().map(|address| Listener { address: on_free_port(address) }).collect();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let options = Options { listeners, batch, ..Options::default() };
+        let backend = runtime.block_on(async { B::open(&options) })?;
+        let addresses = backend.addresses();
+        Ok(Self {
+            backend,
+            runtime,
+            addresses,
+            received: Received::default(),
+            sent: Sent::default(),
+        })
+    }
+
+    /// Waits for a batch that isn't empty.
+    fn receive(&mut self) -> Received {
+        let mut received = Received::default();
+        while received == Received::default() {
+            let ready = async {
+                tokio::time::timeout(PATIENCE, poll_fn(|cx| self.backend.poll_ready(cx))).await
+            };
+            self.runtime.block_on(ready).expect("readiness within the time").unwrap();
+            received = self.backend.receive();
+        }
+        self.received.packets += received.packets;
+        self.received.dropped += received.dropped;
+        self.received.oversize += received.oversize;
+        received
+    }
+
+    /// Waits for a batch and lets `serve` say how long each reply is. Returns the routes.
+    fn turn(&mut self, mut serve: impl FnMut(&mut [u8], usize) -> usize) -> Vec<Route> {
+        let received = self.receive();
+        let mut routes = Vec::new();
+        while let Some(packet) = self.backend.next() {
+            assert_eq!(packet.buf.len(), SLOT_LEN);
+            routes.push(packet.route);
+            let len = serve(packet.buf, packet.len);
+            packet.reply(len);
+        }
+        assert_eq!(routes.len(), received.packets);
+        self.send();
+        routes
+    }
+
+    fn send(&mut self) {
+        let sent = self.backend.send();
+        self.sent += sent;
+    }
+
+    /// Echoes until so many datagrams came, good or not.
+    fn echo(&mut self, total: usize) -> Vec<Route> {
+        let mut routes = Vec::new();
+        while self.received.packets + self.received.dropped + self.received.oversize < total {
+            routes.extend(self.turn(|_, len| len));
+        }
+        routes
+    }
+}
+
+/// The address with a port that nobody holds in place of 0. Left to itself the kernel may give
+/// sockets that allow sharing (SO_REUSEPORT) the port of another test's listener. These ports lie
+/// below those of clients.
+fn on_free_port(address: &str) -> SocketAddr {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let mut address: SocketAddr = address.parse().unwrap();
+    for _ in 0..1000 {
+        let at = std::process::id()
+            .wrapping_mul(997)
+            .wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        address.set_port(12_000 + (at % 20_000) as u16);
+        match probe(&[address]) {
+            Err(OpenError::InUse { .. }) => {}
+            _ => return address,
+        }
+    }
+    panic!("no free port for {address}")
+}
+
+fn client(address: &str) -> UdpSocket {
+    let client = UdpSocket::bind(address).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client
+}
+
+fn take(client: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buf = [0; 2 * SLOT_LEN];
+    let (len, from) = client.recv_from(&mut buf).expect("an answer within the time");
+    (buf[..len].to_vec(), from)
+}
+
+/// Whatever the client didn't take: with everything sent on loopback, it is there or will never
+/// come.
+fn assert_silent(client: &UdpSocket) {
+    client.set_nonblocking(true).unwrap();
+    assert_eq!(client.recv(&mut [0; 16]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    client.set_nonblocking(false).unwrap();
+}
+
+type Multiset = BTreeMap<Vec<u8>, usize>;
+
+fn multiset(datagrams: impl IntoIterator<Item = Vec<u8>>) -> Multiset {
+    datagrams.into_iter().fold(Multiset::new(), |mut set, datagram| {
+        *set.entry(datagram).or_default() += 1;
+        set
+    })
+}
+
+/// A UDP datagram to `to` (port `to.port()`) as if from `from`. None, with a message, without the
+/// right to forge.
+fn forge(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Option<()> {
+    let socket = match Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            eprintln!("skipped: forging datagrams needs CAP_NET_RAW");
+            return None;
+        }
+        socket => socket.unwrap(),
+    };
+    socket.set_header_included_v4(true).unwrap();
+    let udp_len = 8 + payload.len() as u16;
+    // The kernel fills in total length, identification and header checksum; UDP's may be 0.
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0];
+    packet.extend(from.ip().octets());
+    packet.extend(to.ip().octets());
+    for field in [from.port(), to.port(), udp_len, 0] {
+        packet.extend(field.to_be_bytes());
+    }
+    packet.extend(payload);
+    socket.send_to(&packet, &SocketAddr::V4(to).into()).unwrap();
+    Some(())
+}
+
+fn v4(address: SocketAddr) -> SocketAddrV4 {
+    match address {
+        SocketAddr::V4(address) => address,
+        SocketAddr::V6(_) => panic!("{address} isn't IPv4"),
+    }
+}
