@@ -5,10 +5,14 @@ SECONDS_EACH ?= 60
 # Where the tests look for knotd.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: help run test check packages fuzz bench
+# The container image's name, and what else to tell `docker build`.
+IMAGE ?= swiftlet
+IMAGE_FLAGS ?=
+
+.PHONY: help run test check packages image test-image fuzz bench
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 run: ## build and start the server on port 5300 of loopback
 	cargo run --release
@@ -25,6 +29,14 @@ check: ## format and lints alone
 
 packages: ## install what the end-to-end tests use, as root
 	@.ci/install-test-packages
+
+image: ## build the container image
+	docker build --tag $(IMAGE) $(IMAGE_FLAGS) \
+	    --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" \
+	    --build-arg REVISION="$$(git describe --always --abbrev=40 --dirty 2>/dev/null)" .
+
+test-image: ## build the image and test it with an engine of its own, as root
+	@.ci/test-image
 
 fuzz: ## run each fuzz target for SECONDS_EACH (needs nightly and cargo-fuzz)
 	cd parser && for target in query response template_round_trip; do \

@@ -1,53 +1,69 @@
-//! The process's own control group (cgroup v2) and its ancestors: every one of them limits the
-//! process.
+//! The process's own control groups and their ancestors: every one of them limits the process.
 //!
-//! The group is named by the line `0::<path>` of /proc/self/cgroup, seen from the root of the
-//! hierarchy. What is mounted may be a part of it only (a container's): /proc/self/mountinfo tells
-//! which.
+//! /proc/self/cgroup names the group of each hierarchy, seen from its root: `0::<path>` for cgroup v2,
+//! `<id>:<controllers>:<path>` for those of cgroup v1, which many hosts still run. What is mounted may
+//! be a part of a hierarchy only (a container's): /proc/self/mountinfo tells which.
 //!
 //! All paths are looked up under a root directory, "/" in earnest, so that tests can build trees.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The most levels looked at; deeper ones are ignored.
+/// The most levels of a hierarchy looked at; deeper ones are ignored.
 const MAX_DEPTH: usize = 64;
 
-/// The directories of the process's own group and of its ancestors, innermost first; empty without
-/// cgroup v2.
-pub(crate) fn directories(root: &Path) -> Vec<PathBuf> {
-    own(root).unwrap_or_default()
+/// The directories of the process's own groups and of their ancestors, innermost first: those of cgroup
+/// v2, then those of the hierarchy of cgroup v1 that has the controller. A machine may have both.
+pub(crate) fn directories(root: &Path, controller: &str) -> Vec<PathBuf> {
+    let read = |file| fs::read_to_string(root.join(file)).unwrap_or_default();
+    let (groups, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
+    let v2 = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    let v1 = groups.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        controllers.split(',').any(|one| one == controller).then_some(path)
+    });
+    let v2_mount = |mount: &Mount| mount.filesystem == "cgroup2";
+    let v1_mount = |mount: &Mount| {
+        mount.filesystem == "cgroup" && mount.options.split(',').any(|one| one == controller)
+    };
+    let mut found = below(root, v2, mounts.lines().filter_map(Mount::read).find(v2_mount));
+    found.extend(below(root, v1, mounts.lines().filter_map(Mount::read).find(v1_mount)));
+    found
 }
 
-fn own(root: &Path) -> Option<Vec<PathBuf>> {
-    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
-    let (mounted, mount_point) = mounts.lines().find_map(cgroup2_mount)?;
-    let mount = root.join(relative(mount_point));
+/// The directories from a group up to what is mounted of its hierarchy.
+fn below(root: &Path, group: Option<&str>, mount: Option<Mount>) -> Vec<PathBuf> {
+    let (Some(group), Some(mount)) = (group, mount) else {
+        return Vec::new();
+    };
+    let point = root.join(relative(mount.point));
     // A path outside of what is mounted (it begins with "/.." in a foreign namespace) leaves only
     // the mount itself.
-    let below = Path::new(path).strip_prefix(mounted).ok();
+    let below = Path::new(group).strip_prefix(mount.root).ok();
     let below = below.filter(|path| !path.components().any(|part| part.as_os_str() == ".."));
-    Some(
-        below
-            .unwrap_or_else(|| Path::new(""))
-            .ancestors()
-            .take(MAX_DEPTH)
-            .map(|group| mount.join(group))
-            .collect(),
-    )
+    let below = below.unwrap_or_else(|| Path::new(""));
+    below.ancestors().take(MAX_DEPTH).map(|group| point.join(group)).collect()
 }
 
-/// The root within the hierarchy and the mount point, if a line of mountinfo is a cgroup2 mount
-/// (proc_pid_mountinfo(5)).
-fn cgroup2_mount(line: &str) -> Option<(&str, &str)> {
-    let (mount, filesystem) = line.split_once(" - ")?;
-    if filesystem.split(' ').next() != Some("cgroup2") {
-        return None;
+/// A line of mountinfo (proc_pid_mountinfo(5)).
+struct Mount<'a> {
+    /// What is mounted, seen from the root of its hierarchy.
+    root: &'a str,
+    /// Where.
+    point: &'a str,
+    filesystem: &'a str,
+    /// Those of the filesystem, among them the controllers of cgroup v1.
+    options: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    fn read(line: &'a str) -> Option<Self> {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        let mut fields = filesystem.split(' ');
+        Some(Self { root, point, filesystem: fields.next()?, options: fields.nth(1)? })
     }
-    let mut fields = mount.split(' ').skip(3);
-    Some((fields.next()?, fields.next()?))
 }
 
 fn relative(path: &str) -> &str {
@@ -99,7 +115,7 @@ pub(crate) mod tests {
 
     fn groups(files: &[(&str, &str)]) -> Vec<String> {
         let tree = Tree::new(files);
-        let groups = directories(tree.root());
+        let groups = directories(tree.root(), "memory");
         groups
             .iter()
             .map(|path| path.strip_prefix(tree.root()).unwrap().display().to_string())
@@ -130,7 +146,23 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn without_cgroup_v2_there_are_none() {
+    fn cgroup_v1_has_a_hierarchy_for_each_controller() {
+        let mountinfo = (
+            "proc/self/mountinfo",
+            "31 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+             32 30 0:28 /docker/c1 /sys/fs/cgroup/cpu,cpuacct ro - cgroup cgroup rw,cpu,cpuacct\n\
+             33 30 0:29 /docker/c1 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n",
+        );
+        let own = "5:memory:/docker/c1/inner\n4:cpu,cpuacct:/docker/c1\n0::/\n";
+        let found = groups(&[("proc/self/cgroup", own), mountinfo]);
+        assert_eq!(
+            found,
+            ["sys/fs/cgroup/unified", "sys/fs/cgroup/memory/inner", "sys/fs/cgroup/memory"]
+        );
+    }
+
+    #[test]
+    fn without_control_groups_there_are_none() {
         assert!(groups(&[("proc/self/cgroup", "4:memory:/x\n"), MOUNTINFO]).is_empty());
         assert!(groups(&[("proc/self/cgroup", "0::/\n"), ("proc/self/mountinfo", "")]).is_empty());
         assert!(groups(&[]).is_empty());

@@ -1,7 +1,7 @@
 //! Which cores the process may use, and pinning a worker to one of them.
 //!
 //! Two limits count: the affinity mask (taskset, cpusets of containers), which names cores, and the
-//! CPU quota of the control group (`cpu.max`), which only says how much. A worker beyond the quota
+//! CPU quota of the control group, which only says how much. A worker beyond the quota
 //! would make all of them stall at the end of each period, so their number is the quota rounded up.
 
 use std::fs;
@@ -63,12 +63,23 @@ pub fn pin(core: usize) -> bool {
 /// The smallest quota among the process's group and its ancestors, in cores, and the file that sets
 /// it.
 fn quota_under(root: &Path) -> Option<(f64, String)> {
-    let quotas = cgroup::directories(root).into_iter().filter_map(|group| {
-        let file = group.join("cpu.max");
-        let quota = parse_quota(&fs::read_to_string(&file).ok()?)?;
-        Some((quota, file.display().to_string()))
-    });
+    let groups = cgroup::directories(root, "cpu").into_iter();
+    let quotas = groups.flat_map(|group| [quota_v2(&group), quota_v1(&group)]).flatten();
     quotas.min_by(|a, b| a.0.total_cmp(&b.0))
+}
+
+fn quota_v2(group: &Path) -> Option<(f64, String)> {
+    let file = group.join("cpu.max");
+    let quota = parse_quota(&fs::read_to_string(&file).ok()?)?;
+    Some((quota, file.display().to_string()))
+}
+
+/// In cgroup v1 the two numbers are in two files, and -1 stands for no quota.
+fn quota_v1(group: &Path) -> Option<(f64, String)> {
+    let file = group.join("cpu.cfs_quota_us");
+    let period = fs::read_to_string(group.join("cpu.cfs_period_us")).ok()?;
+    let quota = parse_quota(&format!("{} {period}", fs::read_to_string(&file).ok()?))?;
+    Some((quota, file.display().to_string()))
 }
 
 /// `<microseconds> <period>`, or `max <period>` for no quota.
@@ -121,6 +132,19 @@ mod tests {
         ];
         let cores = with(&files, &[0, 1, 2, 3]);
         assert_eq!((cores.ids, cores.quota), (vec![0], Some(0.2)));
+    }
+
+    #[test]
+    fn cgroup_v1_has_quotas_too() {
+        let mountinfo =
+            ("proc/self/mountinfo", "32 30 0:28 /c /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n");
+        let own = ("proc/self/cgroup", "4:cpu:/c\n");
+        let period = ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+        for (quota, cores) in [("150000\n", Some(1.5)), ("-1\n", None)] {
+            let quota = ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota);
+            let tree = Tree::new(&[own, mountinfo, period, quota]);
+            assert_eq!(usable_under(tree.root(), vec![0, 1, 2]).quota, cores);
+        }
     }
 
     #[test]

@@ -8,17 +8,20 @@ use crate::cgroup;
 /// What is assumed where nothing can be read, in bytes.
 const ASSUMED: u64 = 512 << 20;
 
-/// The memory limit in bytes, and where it comes from, for the log: the tightest `memory.max` of
-/// the process's control group and its ancestors, or the machine's memory if that is less.
+/// The limit of a control group, in cgroup v2 and v1.
+const FILES: [&str; 2] = ["memory.max", "memory.limit_in_bytes"];
+
+/// The memory limit in bytes, and where it comes from, for the log: the tightest one of the
+/// process's control groups and their ancestors, or the machine's memory if that is less.
 pub fn limit() -> (u64, String) {
     limit_under(Path::new("/"))
 }
 
 /// As [`limit`], with all files looked up under `root`.
 pub fn limit_under(root: &Path) -> (u64, String) {
-    let groups = cgroup::directories(root).into_iter().filter_map(|group| {
-        let file = group.join("memory.max");
-        // "max" stands for no limit.
+    let groups = cgroup::directories(root, "memory").into_iter();
+    let groups = groups.flat_map(|group| FILES.map(|file| group.join(file))).filter_map(|file| {
+        // "max" stands for no limit, in cgroup v1 a number beyond every machine's memory.
         let bytes = fs::read_to_string(&file).ok()?.trim().parse().ok()?;
         Some((bytes, file.display().to_string()))
     });
@@ -63,6 +66,19 @@ mod tests {
             with(&[OWN, MOUNTINFO, MACHINE, own]),
             (2_048_000 * 1024, "MemTotal of /proc/meminfo".into())
         );
+    }
+
+    #[test]
+    fn cgroup_v1_counts() {
+        let mountinfo = (
+            "proc/self/mountinfo",
+            "33 30 0:29 /c /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n",
+        );
+        let own = ("proc/self/cgroup", "5:memory:/c\n");
+        let limit = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n");
+        assert_eq!(with(&[own, mountinfo, MACHINE, limit]).0, 256 << 20);
+        let limit = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+        assert_eq!(with(&[own, mountinfo, MACHINE, limit]).0, 2_048_000 * 1024);
     }
 
     #[test]

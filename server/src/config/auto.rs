@@ -214,8 +214,15 @@ fn effective(given: &Given, automatic: &[(&str, String, String)]) -> Source {
     }
 }
 
+/// Where containers on a network of their own find their engine's resolver. The engine redirects what goes
+/// there before a socket sees it, so it is not ours although it is on loopback.
+const ENGINE_RESOLVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
+
 /// Whether datagrams to `address` reach a socket bound to `own`.
 fn is_served_by(address: SocketAddr, own: SocketAddr) -> bool {
+    if address == ENGINE_RESOLVER && own.ip().is_unspecified() {
+        return false;
+    }
     let (ip, own_ip) = (address.ip().to_canonical(), own.ip().to_canonical());
     let same_family = ip.is_ipv4() == own_ip.is_ipv4();
     let reached = ip == own_ip || (own_ip.is_unspecified() && is_own_address(address));
