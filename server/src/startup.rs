@@ -33,29 +33,19 @@ use crate::telemetry::sightings::Gateway;
 use crate::upstream::{Servers, Upstreams};
 use crate::worker::Worker;
 
-/// Questions that one worker may have in flight, if the limit of open files allows.
-const MAX_FLIGHTS: usize = 8192;
-
-/// Open files of the process as a whole: HTTP and its clients, the control thread's runtime, the log.
-const PROCESS_FILES: u64 = 160;
-
-/// Open files of a worker's runtime, and of each of its listeners: UDP socket, gate and handle, TCP.
-const RUNTIME_FILES: u64 = 8;
-const LISTENER_FILES: u64 = 4;
-
 /// Connections that may wait to be accepted at each listener.
 const TCP_BACKLOG: u16 = 1024;
 
-/// Fewer open files than this per worker will be felt.
+/// Fewer questions in flight than this will be felt.
 const COMFORTABLE_FLIGHTS: u64 = 1024;
 
 /// Serves until a signal ends it. Every error names what could not be done and how to mend it.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     raise_bind_capability();
-    let files = limits::raise_open_files().context("cannot read the limit of open files")?;
+    limits::raise_open_files().context("cannot read the limit of open files")?;
     probe(&config.listen)?;
     let http = open_http(config.settings.http)?;
-    let plan = Plan::new(config, files.soft);
+    let plan = Plan::new(config);
 
     let (reports, started) = mpsc::channel();
     let workers: Vec<JoinHandle<()>> = (0..config.workers)
@@ -71,7 +61,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         bail!("a worker ended while it was starting");
     }
     opened.sort_by_key(|opened: &Opened| opened.number);
-    announce(config, &plan, &opened, files.soft);
+    announce(config, &plan, &opened);
 
     let observed = Arc::new(Observed {
         board: plan.board,
@@ -140,13 +130,8 @@ struct Opened {
 }
 
 impl Plan {
-    fn new(config: &Config, open_files: u64) -> Self {
-        let settings = &config.settings;
-        let tcp_max = tcp_max(settings.tcp_max_clients, open_files);
-        let for_flights =
-            open_files.saturating_sub(other_files(config) + tcp_max as u64) / config.workers as u64;
-        let max_flights = MAX_FLIGHTS.min(for_flights.max(1) as usize);
-        let half = (max_flights * config.workers / 2).max(1) as u32;
+    fn new(config: &Config) -> Self {
+        let (settings, files) = (&config.settings, &config.files);
         Self {
             service: Arc::new(service(config)),
             servers: Servers::new(&config.upstreams),
@@ -168,11 +153,11 @@ impl Plan {
             board: Board::new(config.workers),
             post: Post::new(config.workers),
             lifecycle: Lifecycle::new(config.workers),
-            clients: Clients::new(settings.client_misses.unwrap_or(half)),
-            bounds: Bounds::new(tcp_max, settings.tcp_max_per_client as usize),
+            clients: Clients::new(files.client_misses),
+            bounds: Bounds::new(files.tcp_clients, settings.tcp_max_per_client as usize),
             gateway: Gateway::find(),
             cores: config.cores.clone(),
-            max_flights,
+            max_flights: files.flights,
             timeout: Duration::from_millis(settings.upstream_timeout_ms.into()),
             tcp_idle: Duration::from_millis(settings.tcp_idle_ms.into()),
         }
@@ -272,17 +257,6 @@ fn accept(
     Ok(())
 }
 
-/// Open files that are neither sockets to upstreams nor connections from clients.
-fn other_files(config: &Config) -> u64 {
-    let listeners = config.listen.len() as u64 * LISTENER_FILES;
-    PROCESS_FILES + config.workers as u64 * (RUNTIME_FILES + listeners)
-}
-
-/// TCP connections that fit: clients may have a quarter of the open files.
-fn tcp_max(wanted: u32, open_files: u64) -> usize {
-    u64::from(wanted).min(open_files / 4) as usize
-}
-
 fn report_failure(reports: &mpsc::Sender<anyhow::Result<Opened>>, error: impl Into<anyhow::Error>) {
     // The receiver is gone only when another worker failed first, which is then what is told.
     let _ = reports.send(Err(error.into()));
@@ -319,7 +293,7 @@ fn service(config: &Config) -> Service {
 }
 
 /// Says in a few lines what was made of the configuration, and which limits of the host hurt.
-fn announce(config: &Config, plan: &Plan, opened: &[Opened], open_files: u64) {
+fn announce(config: &Config, plan: &Plan, opened: &[Opened]) {
     let settings = &config.settings;
     let why = |variable: &str| {
         let source = config.effective.iter().find(|source| source.variable == variable);
@@ -363,11 +337,11 @@ fn announce(config: &Config, plan: &Plan, opened: &[Opened], open_files: u64) {
             format_bytes(settings.recv_buffer),
         );
     }
-    if open_files < other_files(config) + COMFORTABLE_FLIGHTS * config.workers as u64 {
+    if (config.files.flights as u64) < COMFORTABLE_FLIGHTS {
         tracing::warn!(
-            "only {open_files} open files: at most {} questions in flight a worker; \
-             raise `ulimit -n` or LimitNOFILE=",
-            plan.max_flights
+            "only {} open files: at most {} questions in flight a worker; raise `ulimit -n` or LimitNOFILE=",
+            config.files.limit,
+            config.files.flights,
         );
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
-use swiftlet_net::{cores, memory};
+use swiftlet_net::{cores, limits, memory};
 
 use super::values::{format_bytes, upstream_address};
 use super::{ConfigError, Given, MIB, Settings};
@@ -30,11 +30,36 @@ pub struct Config {
     pub cache_size: u64,
     /// This instance's name, unless it keeps it to itself.
     pub identity: Option<String>,
+    /// What the open files are for.
+    pub files: Files,
     /// Every setting in the order of `--help`, as the server uses it.
     pub effective: Vec<Source>,
     /// What the operator should know about how the values came about.
     pub notes: Vec<String>,
 }
+
+/// How the open files that the process may have are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// All of them.
+    pub limit: u64,
+    /// TCP connections from clients.
+    pub tcp_clients: usize,
+    /// Questions that one worker may have in flight, each with a socket.
+    pub flights: usize,
+    /// Queries that one client may have waiting.
+    pub client_misses: u32,
+}
+
+/// Questions that one worker may have in flight, if the limit of open files allows.
+const MAX_FLIGHTS: usize = 8192;
+
+/// Open files of the process as a whole: HTTP and its clients, the control thread's runtime, the log.
+const PROCESS_FILES: u64 = 96;
+
+/// Open files of a worker's runtime, and of each of its listeners: UDP socket, gate and handle, TCP.
+const RUNTIME_FILES: u64 = 8;
+const LISTENER_FILES: u64 = 4;
 
 /// One line of `swiftlet config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +83,7 @@ pub(super) fn resolve(
     let (workers, cores) = found.workers(settings);
     let cache_size = found.cache_size(settings);
     let identity = found.identity(settings);
+    let files = found.files(settings, workers, listen.len());
     let effective = given.iter().map(|given| effective(given, &found.automatic)).collect();
     Ok(Config {
         settings: settings.clone(),
@@ -67,6 +93,7 @@ pub(super) fn resolve(
         cores,
         cache_size,
         identity,
+        files,
         effective,
         notes: found.notes,
     })
@@ -184,6 +211,28 @@ impl Found {
         );
         self.automatic.push(("SWIFTLET_CACHE_SIZE", format_bytes(share), why));
         share
+    }
+
+    /// Of the open files that are left, TCP clients may have half, and questions in flight the rest.
+    fn files(&mut self, settings: &Settings, workers: usize, listeners: usize) -> Files {
+        // The start raises the limit to the hard one.
+        let limit = limits::open_files().map_or(0, |files| files.hard);
+        let of_worker = RUNTIME_FILES + listeners as u64 * LISTENER_FILES;
+        let left = limit.saturating_sub(PROCESS_FILES + workers as u64 * of_worker);
+        let tcp_clients = u64::from(settings.tcp_max_clients).min(left / 2);
+        let for_flights = (left - tcp_clients) / workers as u64;
+        let flights = MAX_FLIGHTS.min(for_flights.max(1) as usize);
+        let half = (flights * workers / 2).max(1) as u32;
+        if settings.client_misses.is_none() {
+            let why = format!("half of the {} questions that may be in flight", flights * workers);
+            self.automatic.push(("SWIFTLET_CLIENT_MISSES", half.to_string(), why));
+        }
+        if tcp_clients < u64::from(settings.tcp_max_clients) {
+            let why = format!("half of what is left of {limit} open files");
+            self.automatic.push(("SWIFTLET_TCP_MAX_CLIENTS", tcp_clients.to_string(), why));
+        }
+        let client_misses = settings.client_misses.unwrap_or(half);
+        Files { limit, tcp_clients: tcp_clients as usize, flights, client_misses }
     }
 
     fn identity(&mut self, settings: &Settings) -> Option<String> {

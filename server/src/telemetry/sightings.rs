@@ -28,7 +28,14 @@ impl Gateway {
             return Self(None);
         }
         let routes = std::fs::read_to_string(root.join("proc/net/route")).unwrap_or_default();
-        Self(routes.lines().find_map(default_gateway).map(IpAddr::V4))
+        let gateway = routes.lines().find_map(|line| {
+            let interface = root.join("sys/class/net").join(line.split_whitespace().next()?);
+            let number = |file| std::fs::read_to_string(interface.join(file)).ok();
+            // The other end of a container's own interface is outside; on the host's network the
+            // gateway is a router, and a client like others.
+            (number("iflink") != number("ifindex")).then(|| default_gateway(line))?
+        });
+        Self(gateway.map(IpAddr::V4))
     }
 
     /// The address, in a container.
@@ -81,6 +88,12 @@ mod tests {
         std::fs::write(root.path().join("proc/net/route"), ROUTES).unwrap();
         assert_eq!(Gateway::find_under(root.path()), Gateway(None), "not a container");
         std::fs::write(root.path().join(".dockerenv"), "").unwrap();
+        let interface = root.path().join("sys/class/net/eth0");
+        std::fs::create_dir_all(&interface).unwrap();
+        std::fs::write(interface.join("ifindex"), "2\n").unwrap();
+        std::fs::write(interface.join("iflink"), "2\n").unwrap();
+        assert_eq!(Gateway::find_under(root.path()), Gateway(None), "the host's network");
+        std::fs::write(interface.join("iflink"), "7\n").unwrap();
         Gateway::find_under(root.path())
     }
 
