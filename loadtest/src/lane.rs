@@ -7,8 +7,6 @@
 
 use std::collections::VecDeque;
 
-use swiftlet_parser::rr::HEADER_LEN;
-
 use crate::Queries;
 
 /// The most queries outstanding on one socket: four of the ID's bits remain for the generation.
@@ -26,8 +24,20 @@ pub(crate) struct Lane {
 #[derive(Clone, Copy)]
 struct Slot {
     generation: u16,
-    /// The query and when it was sent.
-    asked: Option<(usize, u64)>,
+    asked: Option<Asked>,
+}
+
+/// A query that is outstanding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Asked {
+    /// Its place in the set.
+    pub(crate) query: usize,
+    /// Its number among what this thread has sent, which a name that is never asked twice is made of.
+    pub(crate) serial: u64,
+    /// When the schedule wanted it sent.
+    pub(crate) due_ns: u64,
+    /// When it was sent.
+    pub(crate) sent_ns: u64,
 }
 
 impl Lane {
@@ -43,24 +53,24 @@ impl Lane {
         self.slots.len() - self.free.len()
     }
 
-    /// Takes a slot for the query that `next` names, sent at this moment. Returns its ID and the
-    /// query; `None` if the window is full.
-    pub(crate) fn ask(
-        &mut self,
-        sent_ns: u64,
-        next: impl FnOnce() -> usize,
-    ) -> Option<(u16, usize)> {
-        let slot = self.free.pop_front()?;
-        let query = next();
-        self.slots[usize::from(slot)].asked = Some((query, sent_ns));
-        Some((self.id(slot), query))
+    /// How many more may be outstanding.
+    pub(crate) fn room(&self) -> usize {
+        self.free.len()
     }
 
-    /// Undoes [`Lane::ask`] for a query that was never sent.
-    pub(crate) fn take_back(&mut self, id: u16) {
+    /// Takes a slot for this query and returns its ID; `None` if the window is full.
+    pub(crate) fn ask(&mut self, asked: Asked) -> Option<u16> {
+        let slot = self.free.pop_front()?;
+        self.slots[usize::from(slot)].asked = Some(asked);
+        Some(self.id(slot))
+    }
+
+    /// Undoes [`Lane::ask`] for a query that was never sent, and returns it.
+    pub(crate) fn take_back(&mut self, id: u16) -> Option<Asked> {
         let slot = self.slot(id);
-        self.slots[usize::from(slot)].asked = None;
+        let asked = self.slots[usize::from(slot)].asked.take()?;
         self.free.push_back(slot);
+        Some(asked)
     }
 
     fn slot(&self, id: u16) -> u16 {
@@ -72,16 +82,16 @@ impl Lane {
         self.slots[usize::from(slot)].generation.unbounded_shl(self.slot_bits) | slot
     }
 
-    /// When the query that this reply answers was sent, if it is outstanding. Frees its slot.
-    pub(crate) fn settle(&mut self, reply: &[u8], queries: &Queries) -> Option<u64> {
+    /// The query that this reply answers, if it is outstanding. Frees its slot.
+    pub(crate) fn settle(&mut self, reply: &[u8], queries: &Queries) -> Option<Asked> {
         let id = u16::from_be_bytes(*reply.first_chunk()?);
         let slot = self.slot(id);
-        let (query, sent_ns) = self.slots.get(usize::from(slot))?.asked?;
-        let question = queries.get(query).get(HEADER_LEN..)?;
-        let is_ours = id == self.id(slot) && reply.get(HEADER_LEN..)?.starts_with(question);
+        let asked = self.slots.get(usize::from(slot))?.asked?;
+        let is_ours =
+            id == self.id(slot) && queries.is_question_of(asked.query, asked.serial, reply);
         is_ours.then(|| {
             self.release(slot);
-            sent_ns
+            asked
         })
     }
 
@@ -94,10 +104,13 @@ impl Lane {
 
     /// Gives up on what was sent before this moment, and returns how many that were.
     pub(crate) fn expire(&mut self, before_ns: u64) -> u64 {
+        if self.outstanding() == 0 {
+            return 0;
+        }
         let mut lost = 0;
         for slot in 0..self.slots.len() as u16 {
             let asked = self.slots[usize::from(slot)].asked;
-            if asked.is_some_and(|(_, sent_ns)| sent_ns < before_ns) {
+            if asked.is_some_and(|asked| asked.sent_ns < before_ns) {
                 self.release(slot);
                 lost += 1;
             }
@@ -110,6 +123,10 @@ impl Lane {
 mod tests {
     use super::*;
 
+    fn asked(sent_ns: u64) -> Asked {
+        Asked { query: 0, serial: 0, due_ns: sent_ns, sent_ns }
+    }
+
     #[test]
     fn a_slot_used_again_has_another_id() {
         let queries = Queries::for_names(["a.example"]).expect("a name");
@@ -117,10 +134,10 @@ mod tests {
             let mut lane = Lane::new(window);
             let mut ids: Vec<u16> = Vec::new();
             for _ in 0..2 * window {
-                let (id, query) = lane.ask(5, || 0).expect("a free slot");
-                let mut reply = queries.get(query).to_vec();
+                let id = lane.ask(asked(5)).expect("a free slot");
+                let mut reply = queries.get(0).to_vec();
                 reply[..2].copy_from_slice(&id.to_be_bytes());
-                assert_eq!(lane.settle(&reply, &queries), Some(5));
+                assert_eq!(lane.settle(&reply, &queries), Some(asked(5)));
                 assert_eq!(lane.settle(&reply, &queries), None);
                 ids.push(id);
             }
@@ -134,9 +151,9 @@ mod tests {
     fn the_window_is_a_bound_and_gives_back() {
         let mut lane = Lane::new(3);
         let ids: Vec<u16> =
-            (0..3).map(|query| lane.ask(query, || 0).expect("a free slot").0).collect();
-        assert_eq!((lane.ask(9, || unreachable!()), lane.outstanding()), (None, 3));
-        lane.take_back(ids[2]);
+            (0..3).map(|sent_ns| lane.ask(asked(sent_ns)).expect("a free slot")).collect();
+        assert_eq!((lane.ask(asked(9)), lane.outstanding()), (None, 3));
+        assert_eq!(lane.take_back(ids[2]), Some(asked(2)));
         assert_eq!(lane.outstanding(), 2);
         assert_eq!((lane.expire(1), lane.outstanding()), (1, 1));
         assert_eq!((lane.expire(100), lane.outstanding()), (1, 0));

@@ -1,16 +1,21 @@
 //! A load, and how it is shared among threads.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use swiftlet_net::client::connect;
+use swiftlet_net::client::connect_from;
 use swiftlet_net::cores;
 
-use crate::generator::Generator;
+use crate::carrier::{TcpConnections, UdpSockets};
+use crate::generator::{Generator, Schedule, Task};
 use crate::lane::{Lane, MAX_WINDOW_PER_SOCKET};
+use crate::report::Second;
 use crate::{Queries, Report};
 
 /// A load to put on a server.
@@ -32,6 +37,36 @@ pub struct Load<'q> {
     pub threads: usize,
     /// The cores they are pinned to, in turn. Empty: not pinned.
     pub cores: &'q [usize],
+}
+
+/// How a load is put on, where that isn't a closed loop over UDP.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'o> {
+    /// Queries per second over all threads, sent on schedule whatever comes back (an open loop).
+    /// The window is then only the bound of what may be outstanding.
+    pub rate: Option<f64>,
+    /// What carries the queries.
+    pub transport: Transport,
+    /// Local addresses, taken in turn by the sockets. Empty: the system chooses.
+    pub sources: &'o [IpAddr],
+    /// Set to end the run early; what is outstanding is still waited for.
+    pub stop: Option<&'o AtomicBool>,
+    /// Where the numbers of names that are never asked twice begin, so that the runs of one program
+    /// don't repeat each other's.
+    pub first_serial: u64,
+}
+
+/// What carries the queries.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Transport {
+    /// Datagrams on connected sockets.
+    #[default]
+    Udp,
+    /// Pipelined on connections; a socket of the [`Load`] is a connection.
+    Tcp {
+        /// Queries after which a connection is renewed.
+        per_connection: u64,
+    },
 }
 
 /// When a run stops sending. It then waits for what is outstanding, at most the time-out.
@@ -66,7 +101,7 @@ pub enum LoadError {
         core: usize,
     },
     /// A socket cannot be opened or used.
-    #[error("cannot exchange datagrams with {server}: {source}")]
+    #[error("cannot reach {server}: {source}")]
     Socket {
         /// Whom the load was for.
         server: SocketAddr,
@@ -75,8 +110,18 @@ pub enum LoadError {
     },
 }
 
-/// Runs the load on threads of its own and returns what came of it.
+/// Runs the load as a closed loop over UDP and returns what came of it.
 pub fn run(load: &Load<'_>) -> Result<Report, LoadError> {
+    run_with(load, &Options::default(), &mut |_| {})
+}
+
+/// Runs the load on threads of its own and returns what came of it. `progress` is called after each
+/// second.
+pub fn run_with(
+    load: &Load<'_>,
+    options: &Options<'_>,
+    progress: &mut dyn FnMut(&Second),
+) -> Result<Report, LoadError> {
     let Load { threads, sockets, window, .. } = *load;
     let fits = (1..=sockets).contains(&threads)
         && window >= sockets
@@ -84,35 +129,133 @@ pub fn run(load: &Load<'_>) -> Result<Report, LoadError> {
     if !fits {
         return Err(LoadError::Shape { threads, sockets, window });
     }
-    let mut total = Report::new(threads);
+    let carriers = (0..threads)
+        .map(|thread| Channels::open(load, options, thread))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(|source| LoadError::Socket { server: load.server, source })?;
+    let (sender, ticks) = mpsc::channel();
+    let never = AtomicBool::new(false);
+    let start = Instant::now();
     thread::scope(|scope| {
-        let running: Vec<_> =
-            (0..threads).map(|thread| scope.spawn(move || run_thread(load, thread))).collect();
+        let spawn = |(thread, channels): (usize, Channels)| {
+            let sender = sender.clone();
+            let stop = options.stop.unwrap_or(&never);
+            let task = task(load, options, thread, start, stop);
+            scope.spawn(move || run_thread(load, task, channels, thread, &sender))
+        };
+        let running: Vec<_> = carriers.into_iter().enumerate().map(spawn).collect();
+        drop(sender);
+        let total = gather(&ticks, threads, progress);
         for thread in running {
-            let report = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            total.add(&report);
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
         Ok(total)
     })
 }
 
-fn run_thread(load: &Load<'_>, thread: usize) -> Result<Report, LoadError> {
+/// Adds up the reports of all threads. A second is over when every thread that still runs has told
+/// of a later one.
+fn gather(
+    ticks: &mpsc::Receiver<(u64, Report)>,
+    threads: usize,
+    progress: &mut dyn FnMut(&Second),
+) -> Report {
+    let mut total = Report::new(threads);
+    let mut open: BTreeMap<u64, (usize, Report)> = BTreeMap::new();
+    while let Ok((second, report)) = ticks.recv() {
+        let (count, sum) = open.entry(second).or_insert_with(|| (0, Report::new(threads)));
+        sum.add(&report);
+        *count += 1;
+        if *count == threads
+            && let Some((_, sum)) = open.remove(&second)
+        {
+            progress(total.end_second(second, &sum));
+        }
+    }
+    for (second, (_, sum)) in open {
+        total.end_second(second, &sum);
+    }
+    total
+}
+
+/// The carrier of one thread.
+enum Channels {
+    Udp(UdpSockets),
+    Tcp(TcpConnections),
+}
+
+impl Channels {
+    fn open(load: &Load<'_>, options: &Options<'_>, thread: usize) -> io::Result<Self> {
+        let channels = share(load.sockets, load.threads, thread);
+        let source = |channel: usize| {
+            let sources = options.sources;
+            (!sources.is_empty()).then(|| sources[channel % sources.len()])
+        };
+        match options.transport {
+            Transport::Udp => {
+                let sockets: Vec<UdpSocket> = channels
+                    .map(|channel| connect_from(source(channel), load.server))
+                    .collect::<io::Result<_>>()?;
+                Ok(Self::Udp(UdpSockets::new(sockets, load.queries.longest())))
+            }
+            Transport::Tcp { per_connection } => {
+                let sources: Vec<_> = channels.map(source).collect();
+                TcpConnections::open(load.server, &sources, per_connection).map(Self::Tcp)
+            }
+        }
+    }
+}
+
+fn task<'q>(
+    load: &Load<'q>,
+    options: &Options<'q>,
+    thread: usize,
+    start: Instant,
+    stop: &'q AtomicBool,
+) -> Task<'q> {
+    let Load { queries, threads, .. } = *load;
+    let (left, end_ns) = match load.limit {
+        Limit::For(duration) => (None, duration.as_nanos() as u64),
+        Limit::Each => (Some(share(queries.len(), threads, thread).len()), u64::MAX),
+    };
+    let schedule = options.rate.map(|rate| {
+        let threads = threads as f64;
+        Schedule::new(rate / threads, thread as f64 / threads)
+    });
+    Task {
+        queries,
+        cursor: queries.cursor(thread, threads),
+        schedule,
+        left,
+        end_ns,
+        timeout_ns: load.timeout.as_nanos() as u64,
+        start,
+        stop,
+        serial: options.first_serial | (thread as u64) << 48,
+    }
+}
+
+fn run_thread(
+    load: &Load<'_>,
+    task: Task<'_>,
+    channels: Channels,
+    thread: usize,
+    ticks: &mpsc::Sender<(u64, Report)>,
+) -> Result<(), LoadError> {
     if !load.cores.is_empty() {
         let core = load.cores[thread % load.cores.len()];
         if !cores::pin(core) {
             return Err(LoadError::Pin { core });
         }
     }
-    let socket_error = |source| LoadError::Socket { server: load.server, source };
-    let lanes = share(load.sockets, load.threads, thread);
-    let sockets: Vec<UdpSocket> = (0..lanes.len())
-        .map(|_| connect(load.server))
-        .collect::<io::Result<_>>()
-        .map_err(socket_error)?;
-    let lanes = lanes.map(|lane| Lane::new(share(load.window, load.sockets, lane).len())).collect();
-    let part = share(load.queries.len(), load.threads, thread);
-    let generator = Generator::new(load, lanes, part);
-    generator.run(&sockets).map_err(socket_error)
+    let lanes: Vec<Lane> = share(load.sockets, load.threads, thread)
+        .map(|lane| Lane::new(share(load.window, load.sockets, lane).len()))
+        .collect();
+    let ended = match channels {
+        Channels::Udp(sockets) => Generator::new(task, sockets, lanes).run(ticks),
+        Channels::Tcp(connections) => Generator::new(task, connections, lanes).run(ticks),
+    };
+    ended.map_err(|source| LoadError::Socket { server: load.server, source })
 }
 
 /// The `part`th of `parts` nearly equal parts of `0..total`.
@@ -121,147 +264,4 @@ fn share(total: usize, parts: usize, part: usize) -> Range<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use swiftlet_net::client::listen;
-
-    use super::*;
-
-    fn names(count: usize) -> Queries {
-        let names: Vec<String> = (0..count).map(|n| format!("n{n}.test.example")).collect();
-        Queries::for_names(names.iter().map(String::as_str)).expect("valid names")
-    }
-
-    /// Runs `load` against a server that sends back what `reply` makes of each datagram.
-    fn against(
-        reply: impl Fn(usize, &[u8]) -> Vec<Vec<u8>> + Sync,
-        load: impl FnOnce(SocketAddr) -> Report,
-    ) -> Report {
-        let server = listen(([127, 0, 0, 1], 0).into(), 1 << 20).expect("a loopback socket");
-        server.set_read_timeout(Some(Duration::from_millis(10))).expect("a positive time");
-        let address = server.local_addr().expect("bound");
-        let done = AtomicBool::new(false);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                let (mut buf, mut count) = ([0; 512], 0);
-                while !done.load(Ordering::Relaxed) {
-                    if let Ok((len, from)) = server.recv_from(&mut buf) {
-                        for packet in reply(count, &buf[..len]) {
-                            server.send_to(&packet, from).expect("sent");
-                        }
-                        count += 1;
-                    }
-                }
-            });
-            let report = load(address);
-            done.store(true, Ordering::Relaxed);
-            report
-        })
-    }
-
-    fn load(server: SocketAddr, queries: &Queries, limit: Limit) -> Load<'_> {
-        Load {
-            server,
-            queries,
-            sockets: 3,
-            window: 40,
-            limit,
-            timeout: Duration::from_secs(5),
-            threads: 1,
-            cores: &[],
-        }
-    }
-
-    #[test]
-    fn each_query_is_sent_once_and_an_echo_answers_it() {
-        let queries = names(1000);
-        for threads in [1, 2] {
-            let report = against(
-                |_, packet| vec![packet.to_vec()],
-                |server| {
-                    let load = Load { threads, ..load(server, &queries, Limit::Each) };
-                    run(&load).expect("runs")
-                },
-            );
-            assert_eq!((report.sent, report.answered, report.lost), (1000, 1000, 0));
-            assert_eq!((report.mismatched, report.truncated, report.rcodes[0]), (0, 0, 1000));
-            assert_eq!(report.latency.len(), 1000);
-            assert!(report.cpu > Duration::ZERO);
-        }
-    }
-
-    #[test]
-    fn time_is_a_limit_and_the_queries_go_round() {
-        let queries = names(7);
-        let report = against(
-            |_, packet| vec![packet.to_vec()],
-            |server| {
-                let limit = Limit::For(Duration::from_millis(50));
-                run(&load(server, &queries, limit)).expect("runs")
-            },
-        );
-        assert!(report.answered > 40, "more than one window: {report:?}");
-        assert_eq!(report.sent, report.answered + report.lost);
-    }
-
-    #[test]
-    fn silence_is_lost_and_strange_replies_match_nothing() {
-        let queries = names(200);
-        let report = against(
-            |count, packet| match count % 4 {
-                0 => Vec::new(),
-                // Doubled, and with TC and REFUSED.
-                1 => {
-                    let mut answer = packet.to_vec();
-                    (answer[2], answer[3]) = (0x82, 0x05);
-                    vec![answer.clone(), answer]
-                }
-                // Another question, another ID, too short; then the right one.
-                2 => {
-                    let (mut question, mut id) = (packet.to_vec(), packet.to_vec());
-                    question[14] ^= 0x20;
-                    id[0] ^= 0x80;
-                    vec![question, id, packet[..14].to_vec(), Vec::new(), packet.to_vec()]
-                }
-                _ => vec![packet.to_vec()],
-            },
-            |server| {
-                // Far longer than an answer takes here, however busy the machine.
-                let timeout = Duration::from_millis(400);
-                run(&Load { timeout, ..load(server, &queries, Limit::Each) }).expect("runs")
-            },
-        );
-        assert_eq!((report.sent, report.answered, report.lost), (200, 150, 50));
-        assert_eq!((report.truncated, report.rcodes[5], report.rcodes[0]), (50, 50, 100));
-        assert!(
-            (249..=250).contains(&report.mismatched),
-            "the last may come after the end: {report:?}"
-        );
-    }
-
-    #[test]
-    fn nobody_listening_is_reported_and_ends() {
-        let queries = names(50);
-        let closed = listen(([127, 0, 0, 1], 0).into(), 1 << 16).expect("a loopback socket");
-        let server = closed.local_addr().expect("bound");
-        drop(closed);
-        let timeout = Duration::from_millis(30);
-        let report = run(&Load { timeout, ..load(server, &queries, Limit::Each) }).expect("runs");
-        assert_eq!((report.sent, report.answered, report.lost), (50, 0, 50));
-        assert!(report.unreachable > 0);
-    }
-
-    #[test]
-    fn shapes_that_cannot_be_are_refused() {
-        let queries = names(1);
-        let server = ([127, 0, 0, 1], 9).into();
-        for (threads, sockets, window) in [(0, 1, 1), (2, 1, 8), (1, 2, 1), (1, 1, 4097), (1, 0, 0)]
-        {
-            let load = Load { threads, sockets, window, ..load(server, &queries, Limit::Each) };
-            assert!(matches!(run(&load), Err(LoadError::Shape { .. })));
-        }
-        let load = Load { cores: &[1000], ..load(server, &queries, Limit::Each) };
-        assert!(matches!(run(&load), Err(LoadError::Pin { core: 1000 })));
-    }
-}
+mod tests;

@@ -1,18 +1,31 @@
 //! The load generator, and an authority that answers anything, as a program.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod commands {
+    //! One file per subcommand.
+    pub(crate) mod authority;
+    pub(crate) mod compare;
+    pub(crate) mod find_max;
+    pub(crate) mod load_args;
+    pub(crate) mod progress;
+    pub(crate) mod run;
+}
+
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
-use swiftlet_loadtest::{Authority, Limit, Load, Queries, run};
 
-/// Exit status for arguments and query files that cannot be used; clap's own for the former.
+use commands::{authority, compare, find_max, run};
+
+/// Exit status when a bound that was given has been missed.
+const MISSED: u8 = 1;
+
+/// Exit status for what cannot be used: arguments, files, a server that isn't there. Clap's own too.
 const USAGE: u8 = 2;
 
 /// Puts a load on a DNS server, or answers what a DNS server asks.
+///
+/// Exit status: 0 measured, 1 a bound given on the command line was missed, 2 bad arguments, a file
+/// that cannot be used, or a server that does not answer.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -22,87 +35,29 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Keep a window of queries outstanding and report what comes back (a closed loop).
-    Run(RunArgs),
-    /// Answer every query over UDP: type A with one address, the others with none, TTL 3600.
-    Authority {
-        /// Address and port to listen on.
-        #[arg(long, default_value = "127.0.0.1:5300")]
-        listen: SocketAddr,
-    },
-}
-
-#[derive(clap::Args)]
-struct RunArgs {
-    /// Address and port of the server.
-    #[arg(long)]
-    server: SocketAddr,
-    /// File with one query a line: a name, and a type unless it is A.
-    #[arg(long)]
-    queries: PathBuf,
-    /// Seconds to send for.
-    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
-    duration: f64,
-    /// Threads that share the sockets.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
-    /// Cores to pin the threads to, in turn. Not pinned if left out.
-    #[arg(long, value_delimiter = ',')]
-    cores: Vec<usize>,
-    /// UDP sockets, that is source ports, over all threads.
-    #[arg(long, default_value_t = 8)]
-    sockets: usize,
-    /// Queries outstanding over all sockets.
-    #[arg(long, default_value_t = 512)]
-    window: usize,
-    /// Seconds after which a query counts as lost.
-    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
-    timeout: f64,
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    let is_sound = seconds > 0.0 && seconds <= 86_400.0;
-    if is_sound { Ok(seconds) } else { Err("not between 0 and 86400 seconds".to_owned()) }
+    /// Put a load on a server and report what comes back.
+    Run(Box<run::Args>),
+    /// Search the highest rate that a server answers within bounds on loss and latency.
+    FindMax(Box<find_max::Args>),
+    /// Answer every name under a suffix, over UDP and TCP.
+    Authority(Box<authority::Args>),
+    /// Compare the JSON files of two measurements, with intervals over their repeated runs.
+    Compare(compare::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(args) => load(&args),
-        Command::Authority { listen } => answer(listen),
+        Command::Run(args) => run::run(&args),
+        Command::FindMax(args) => find_max::run(&args),
+        Command::Authority(args) => authority::run(&args),
+        Command::Compare(args) => compare::run(&args),
     };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("swiftlet-loadtest: {error:#}");
-        ExitCode::FAILURE
-    })
-}
-
-fn load(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let queries = match Queries::from_file(&args.queries) {
-        Ok(queries) => queries,
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(MISSED),
         Err(error) => {
-            eprintln!("swiftlet-loadtest: {error}");
-            return Ok(ExitCode::from(USAGE));
+            eprintln!("swiftlet-loadtest: {error:#}");
+            ExitCode::from(USAGE)
         }
-    };
-    let report = run(&Load {
-        server: args.server,
-        queries: &queries,
-        sockets: args.sockets,
-        window: args.window,
-        limit: Limit::For(Duration::from_secs_f64(args.duration)),
-        timeout: Duration::from_secs_f64(args.timeout),
-        threads: args.threads,
-        cores: &args.cores,
-    })?;
-    println!("{report}");
-    Ok(ExitCode::SUCCESS)
-}
-
-fn answer(listen: SocketAddr) -> anyhow::Result<ExitCode> {
-    let authority =
-        Authority::start(listen).with_context(|| format!("cannot listen on {listen}"))?;
-    println!("answering on {}", authority.address());
-    authority.wait();
-    Ok(ExitCode::FAILURE)
+    }
 }

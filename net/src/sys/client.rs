@@ -1,17 +1,18 @@
-//! Batches of datagrams through recvmmsg(2) and sendmmsg(2) on plain sockets, poll(2), the CPU time
+//! Batches of datagrams through recvmmsg(2) and sendmmsg(2) on plain sockets, ppoll(2), the CPU time
 //! of a thread, and the confinement of a child to a core.
 #![expect(unsafe_code, reason = "the message headers hold raw pointers, and the calls take them")]
 
 use std::io;
-use std::marker::PhantomData;
 use std::mem;
 use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
 use libc::{c_int, c_uint, iovec, mmsghdr, sockaddr_storage, socklen_t};
+
+use super::region::Region;
 
 /// The most datagrams in one [`Datagrams`]: the kernel's own bound for one call (UIO_MAXIOV).
 pub const BATCH_MAX: usize = 1024;
@@ -21,20 +22,21 @@ pub const BATCH_MAX: usize = 1024;
 /// It is filled by a receive call or by [`Datagrams::push`], and sent as it stands. On an
 /// *addressed* batch the kernel notes where each datagram came from, and sending goes back there; a
 /// *connected* one carries no addresses.
+///
+/// Invariant: the header of each slot points to the slot's own iovec and name (or none), and the
+/// iovec to the slot's own `slot_len` bytes; `iov_len` is at most that.
 pub struct Datagrams {
-    /// One pointer triple per slot, into the three vectors below. Those are never resized, so what
-    /// is pointed to stays where it is.
     headers: Vec<mmsghdr>,
-    iovecs: Vec<iovec>,
+    iovecs: Region<iovec>,
     /// Empty on a connected batch.
-    names: Vec<sockaddr_storage>,
-    buffers: Vec<u8>,
+    names: Region<sockaddr_storage>,
+    buffers: Region<u8>,
     slot_len: usize,
     /// How many slots, from the first on, hold a datagram.
     filled: usize,
 }
 
-// SAFETY: the pointers in the headers lead only into the batch's own vectors.
+// SAFETY: all its pointers lead into memory that the batch alone owns.
 unsafe impl Send for Datagrams {}
 
 impl Datagrams {
@@ -52,26 +54,25 @@ impl Datagrams {
 
     fn new(slots: usize, slot_len: usize, addressed: bool) -> Self {
         assert!((1..=BATCH_MAX).contains(&slots), "a batch has 1 to {BATCH_MAX} slots");
-        // SAFETY: all three are plain C structures for which zeroes are valid.
-        let (header, iov, name): (mmsghdr, iovec, sockaddr_storage) = unsafe { mem::zeroed() };
+        assert!(slot_len > 0, "a slot has room for a byte");
+        // SAFETY: a plain C structure for which zeroes are valid.
+        let header: mmsghdr = unsafe { mem::zeroed() };
         let mut batch = Self {
             headers: vec![header; slots],
-            iovecs: vec![iov; slots],
-            names: vec![name; if addressed { slots } else { 0 }],
-            buffers: vec![0; slots * slot_len],
+            iovecs: Region::new(slots),
+            names: Region::new(if addressed { slots } else { 0 }),
+            buffers: Region::new(slots * slot_len),
             slot_len,
             filled: 0,
         };
-        let buffers = batch.buffers.as_mut_ptr();
-        for (slot, iov) in batch.iovecs.iter_mut().enumerate() {
-            iov.iov_base = buffers.wrapping_add(slot * slot_len).cast();
+        for (slot, iov) in batch.iovecs.values_mut().iter_mut().enumerate() {
+            iov.iov_base = batch.buffers.at(slot * slot_len).as_ptr().cast();
         }
-        let (iovecs, names) = (batch.iovecs.as_mut_ptr(), batch.names.as_mut_ptr());
         for (slot, header) in batch.headers.iter_mut().enumerate() {
-            header.msg_hdr.msg_iov = iovecs.wrapping_add(slot);
+            header.msg_hdr.msg_iov = batch.iovecs.at(slot).as_ptr();
             header.msg_hdr.msg_iovlen = 1;
             if addressed {
-                header.msg_hdr.msg_name = names.wrapping_add(slot).cast();
+                header.msg_hdr.msg_name = batch.names.at(slot).as_ptr().cast();
             }
         }
         batch
@@ -107,45 +108,76 @@ impl Datagrams {
             return false;
         }
         let at = self.filled * self.slot_len;
-        let len = fill(&mut self.buffers[at..at + self.slot_len]);
-        self.iovecs[self.filled].iov_len = len.min(self.slot_len);
+        let len = fill(&mut self.buffers.values_mut()[at..at + self.slot_len]);
+        self.iovecs.values_mut()[self.filled].iov_len = len.min(self.slot_len);
         self.filled += 1;
         true
     }
 
     /// The datagrams, in their order. One that was longer than its slot is cut.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let slots = self.buffers.chunks_exact(self.slot_len);
-        slots.zip(&self.iovecs[..self.filled]).map(|(slot, iov)| &slot[..iov.iov_len])
+        let slots = self.buffers.values().chunks_exact(self.slot_len);
+        slots.zip(&self.iovecs.values()[..self.filled]).map(|(slot, iov)| &slot[..iov.iov_len])
     }
 
     /// Lets `rewrite` turn each datagram into another one in its slot: it gets the slot and the
     /// length of what is there and returns the new length, or `None` to take it out of the batch.
     pub fn rewrite(&mut self, mut rewrite: impl FnMut(&mut [u8], usize) -> Option<usize>) {
+        let (buffers, iovecs) = (self.buffers.values_mut(), self.iovecs.values_mut());
+        let names = self.names.values_mut();
         let mut kept = 0;
         for slot in 0..self.filled {
             let at = slot * self.slot_len;
-            let len = self.iovecs[slot].iov_len;
-            let Some(new_len) = rewrite(&mut self.buffers[at..at + self.slot_len], len) else {
+            let len = iovecs[slot].iov_len;
+            let Some(new_len) = rewrite(&mut buffers[at..at + self.slot_len], len) else {
                 continue;
             };
             let new_len = new_len.min(self.slot_len);
             if kept != slot {
-                self.buffers.copy_within(at..at + new_len, kept * self.slot_len);
-                if !self.names.is_empty() {
-                    self.names[kept] = self.names[slot];
+                buffers.copy_within(at..at + new_len, kept * self.slot_len);
+                if !names.is_empty() {
+                    names[kept] = names[slot];
                     self.headers[kept].msg_hdr.msg_namelen = self.headers[slot].msg_hdr.msg_namelen;
                 }
             }
-            self.iovecs[kept].iov_len = new_len;
+            iovecs[kept].iov_len = new_len;
             kept += 1;
         }
         self.filled = kept;
     }
 
+    /// A copy of the datagram at `slot` of an addressed batch, to be sent later.
+    #[must_use]
+    pub fn parcel(&self, slot: usize) -> Parcel {
+        assert!(slot < self.filled, "slot {slot} holds no datagram");
+        let at = slot * self.slot_len;
+        let len = self.iovecs.values()[slot].iov_len;
+        Parcel {
+            name: self.names.values()[slot],
+            name_len: self.headers[slot].msg_hdr.msg_namelen,
+            bytes: self.buffers.values()[at..at + len].into(),
+        }
+    }
+
+    /// Appends what was taken out of an addressed batch to this one, which is addressed too. False
+    /// when the batch is full.
+    pub fn push_parcel(&mut self, parcel: &Parcel) -> bool {
+        let slot = self.filled;
+        let pushed = self.push(|buf| {
+            let len = parcel.bytes.len().min(buf.len());
+            buf[..len].copy_from_slice(&parcel.bytes[..len]);
+            len
+        });
+        if pushed {
+            self.names.values_mut()[slot] = parcel.name;
+            self.headers[slot].msg_hdr.msg_namelen = parcel.name_len;
+        }
+        pushed
+    }
+
     /// Makes each datagram `bytes` longer, by what happens to be in its slot, as far as that goes.
     pub fn pad(&mut self, bytes: usize) {
-        for iov in &mut self.iovecs[..self.filled] {
+        for iov in &mut self.iovecs.values_mut()[..self.filled] {
             iov.iov_len = (iov.iov_len + bytes).min(self.slot_len);
         }
     }
@@ -166,16 +198,16 @@ impl Datagrams {
 
     fn recvmmsg(&mut self, socket: &UdpSocket, flags: c_int) -> io::Result<usize> {
         self.filled = 0;
-        for iov in &mut self.iovecs {
+        for iov in self.iovecs.values_mut() {
             iov.iov_len = self.slot_len;
         }
-        if !self.names.is_empty() {
+        if !self.names.values().is_empty() {
             for header in &mut self.headers {
                 header.msg_hdr.msg_namelen = size_of::<sockaddr_storage>() as socklen_t;
             }
         }
-        // SAFETY: pointer and length describe the headers; each leads to an iovec that describes
-        // its own slot, and to a name of the length it states or to none.
+        // SAFETY: pointer and length describe the headers, each of which leads to memory of its own
+        // that is as long as it says (the type's invariant) and not borrowed now.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -186,7 +218,8 @@ impl Datagrams {
             )
         };
         self.filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-        for (iov, header) in self.iovecs.iter_mut().zip(&self.headers[..self.filled]) {
+        let iovecs = self.iovecs.values_mut();
+        for (iov, header) in iovecs.iter_mut().zip(&self.headers[..self.filled]) {
             iov.iov_len = (header.msg_len as usize).min(self.slot_len);
         }
         Ok(self.filled)
@@ -199,8 +232,7 @@ impl Datagrams {
         else {
             return Ok(0);
         };
-        // SAFETY: pointer and length describe a part of the headers; each leads to an iovec that
-        // describes the datagram in its slot, and to the name that a receive call left or to none.
+        // SAFETY: pointer and length describe a part of the headers; as in `recvmmsg`.
         let sent = unsafe {
             libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), headers.len() as c_uint, 0)
         };
@@ -208,33 +240,36 @@ impl Datagrams {
     }
 }
 
-/// Which of some sockets have something to read (poll(2)).
-pub struct Readable<'s> {
+/// Which of some sockets have something to read, or room to write (ppoll(2)).
+#[derive(Default)]
+pub struct Poll {
     fds: Vec<libc::pollfd>,
-    sockets: PhantomData<&'s [UdpSocket]>,
 }
 
-impl<'s> Readable<'s> {
-    /// Watches these sockets, known by their index from here on.
-    #[must_use]
-    pub fn new(sockets: &'s [UdpSocket]) -> Self {
-        let watch = |socket: &UdpSocket| libc::pollfd {
-            fd: socket.as_raw_fd(),
-            events: libc::POLLIN,
+impl Poll {
+    /// Waits until one of these sockets is readable or holds an error, or is writable if it comes
+    /// with true, for at most `timeout`; returns how many are. They are known by their index
+    /// afterwards. A `None` is never ready. A signal counts as the end of the time.
+    pub fn wait<'s, S: AsFd + 's>(
+        &mut self,
+        sockets: impl IntoIterator<Item = (Option<&'s S>, bool)>,
+        timeout: Duration,
+    ) -> io::Result<usize> {
+        self.fds.clear();
+        self.fds.extend(sockets.into_iter().map(|(socket, writing)| libc::pollfd {
+            // The kernel passes over negative ones.
+            fd: socket.map_or(-1, |socket| socket.as_fd().as_raw_fd()),
+            events: if writing { libc::POLLIN | libc::POLLOUT } else { libc::POLLIN },
             revents: 0,
+        }));
+        let timeout = libc::timespec {
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: timeout.subsec_nanos() as _,
         };
-        Self { fds: sockets.iter().map(watch).collect(), sockets: PhantomData }
-    }
-
-    /// Waits until one of them is readable or holds an error, for at most `timeout` (in whole
-    /// milliseconds), and returns how many are. A signal counts as the end of the time.
-    pub fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
-        let timeout_ms = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
-        // SAFETY: pointer and length describe the vector; the descriptors are open, for the sockets
-        // are borrowed.
-        let ready = unsafe {
-            libc::poll(self.fds.as_mut_ptr(), self.fds.len() as libc::nfds_t, timeout_ms)
-        };
+        let (fds, count) = (self.fds.as_mut_ptr(), self.fds.len() as libc::nfds_t);
+        // SAFETY: pointer and length describe the vector; the time is valid for reads; no signal
+        // mask is given.
+        let ready = unsafe { libc::ppoll(fds, count, &raw const timeout, std::ptr::null()) };
         if let Ok(ready) = usize::try_from(ready) {
             return Ok(ready);
         }
@@ -243,11 +278,38 @@ impl<'s> Readable<'s> {
         if error.kind() == io::ErrorKind::Interrupted { Ok(0) } else { Err(error) }
     }
 
-    /// Whether the last wait found this one readable.
+    /// Whether the last wait found something to read, or an error, at this index.
     #[must_use]
-    pub fn contains(&self, index: usize) -> bool {
+    pub fn is_readable(&self, index: usize) -> bool {
+        self.fds.get(index).is_some_and(|fd| fd.revents & !libc::POLLOUT != 0)
+    }
+
+    /// Whether the last wait found this one ready for anything.
+    #[must_use]
+    pub fn is_ready(&self, index: usize) -> bool {
         self.fds.get(index).is_some_and(|fd| fd.revents != 0)
     }
+}
+
+/// A datagram taken out of an addressed batch, with the peer that it goes to.
+pub struct Parcel {
+    name: sockaddr_storage,
+    name_len: socklen_t,
+    bytes: Box<[u8]>,
+}
+
+impl Parcel {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Lets the calling thread be woken when it asked to be (PR_SET_TIMERSLACK), not up to 50 µs later.
+pub fn sharpen_timers() {
+    // SAFETY: this option takes one integer and touches no memory. It cannot fail.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
 }
 
 /// CPU time that the calling thread has used, in ns, system calls and the softirqs that ran on top

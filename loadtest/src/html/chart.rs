@@ -1,0 +1,217 @@
+//! A line chart in SVG.
+
+use std::fmt::Write as _;
+
+const WIDTH: f64 = 640.0;
+const HEIGHT: f64 = 300.0;
+const LEFT: f64 = 66.0;
+const RIGHT: f64 = 18.0;
+const TOP: f64 = 12.0;
+const BOTTOM: f64 = 48.0;
+
+/// Lines of the grid on an axis, at most.
+const TICKS: f64 = 6.0;
+
+/// How a value finds its place on an axis.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Scale {
+    /// Evenly, from zero.
+    Linear,
+    /// Each power of ten takes the same room.
+    Log,
+    /// As `Log`, of one in how many is more; labelled with the share that isn't.
+    Nines,
+}
+
+/// One line and its name in the key.
+pub(super) struct Line {
+    pub(super) class: &'static str,
+    pub(super) name: &'static str,
+    pub(super) points: Vec<(f64, f64)>,
+}
+
+/// Lines over common axes.
+pub(super) struct Chart {
+    pub(super) x: Scale,
+    pub(super) y: Scale,
+    pub(super) x_label: &'static str,
+    pub(super) y_label: &'static str,
+    pub(super) lines: Vec<Line>,
+}
+
+/// The range of one axis.
+struct Axis {
+    scale: Scale,
+    low: f64,
+    high: f64,
+}
+
+impl Chart {
+    /// Adds the chart with its title and key to a page.
+    pub(super) fn draw(&self, page: &mut String, title: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(page, "<h2>{title}</h2>");
+        let points = || self.lines.iter().flat_map(|line| &line.points);
+        let x = Axis::over(self.x, points().map(|point| point.0));
+        let y = Axis::over(self.y, points().map(|point| point.1));
+        let (Some(x), Some(y)) = (x, y) else {
+            page.push_str("<p>nothing to draw</p>\n");
+            return;
+        };
+        page.push_str("<p class=\"key\">");
+        for line in &self.lines {
+            let _ = write!(page, "<span class=\"{}\">&#9632; {}</span>", line.class, line.name);
+        }
+        let _ = writeln!(
+            page,
+            "</p>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">"
+        );
+        self.grid(page, &x, &y);
+        for line in &self.lines {
+            let place = |&(a, b): &(f64, f64)| {
+                let across = LEFT + x.place(a) * (WIDTH - LEFT - RIGHT);
+                let down = HEIGHT - BOTTOM - y.place(b) * (HEIGHT - TOP - BOTTOM);
+                format!("{across:.1},{down:.1}")
+            };
+            let places: Vec<String> = line.points.iter().map(place).collect();
+            // A line of one point is drawn as a dot.
+            let (dot, doubled) = match &places[..] {
+                [] => continue,
+                [only] => (" dot", format!("{only} {only}")),
+                _ => ("", places.join(" ")),
+            };
+            let _ = writeln!(
+                page,
+                "<polyline class=\"line {}{dot}\" points=\"{doubled}\"/>",
+                line.class
+            );
+        }
+        page.push_str("</svg>\n");
+    }
+
+    fn grid(&self, page: &mut String, x: &Axis, y: &Axis) {
+        let (floor, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
+        for (value, label) in x.ticks() {
+            let at = LEFT + x.place(value) * (WIDTH - LEFT - RIGHT);
+            let _ = writeln!(
+                page,
+                "<path class=\"grid\" d=\"M{at:.1} {TOP}V{floor}\"/><text x=\"{at:.1}\" y=\"{}\" \
+                 text-anchor=\"middle\">{label}</text>",
+                floor + 18.0
+            );
+        }
+        for (value, label) in y.ticks() {
+            let at = floor - y.place(value) * (HEIGHT - TOP - BOTTOM);
+            let _ = writeln!(
+                page,
+                "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/><text x=\"{}\" y=\"{:.1}\" \
+                 text-anchor=\"end\">{label}</text>",
+                LEFT - 6.0,
+                at + 5.0
+            );
+        }
+        let _ = writeln!(
+            page,
+            "<text x=\"{right}\" y=\"{}\" text-anchor=\"end\">{}</text>\
+             <text x=\"4\" y=\"{}\">{}</text>",
+            HEIGHT - 8.0,
+            self.x_label,
+            HEIGHT - 8.0,
+            self.y_label
+        );
+    }
+}
+
+impl Axis {
+    /// `None` without a value.
+    fn over(scale: Scale, values: impl Iterator<Item = f64>) -> Option<Self> {
+        let is_log = scale != Scale::Linear;
+        let values = values.filter(|value| value.is_finite() && (!is_log || *value > 0.0));
+        let (low, high) = values
+            .fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
+        if low > high {
+            return None;
+        }
+        Some(if is_log {
+            let (low, high) = (low.log10().floor(), high.log10().ceil());
+            Self { scale, low, high: high.max(low + 1.0) }
+        } else {
+            let step = step(high.max(1e-9) / TICKS);
+            Self { scale, low: 0.0, high: (high / step).ceil().max(1.0) * step }
+        })
+    }
+
+    /// From 0 to 1.
+    fn place(&self, value: f64) -> f64 {
+        let value = if self.scale == Scale::Linear { value } else { value.max(1e-9).log10() };
+        ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+    }
+
+    fn ticks(&self) -> Vec<(f64, String)> {
+        let count = |step: f64| ((self.high - self.low) / step).round() as i32;
+        match self.scale {
+            Scale::Linear => {
+                let step = step((self.high - self.low) / TICKS);
+                let at = |index| self.low + f64::from(index) * step;
+                (0..=count(step)).map(|index| (at(index), short(at(index)))).collect()
+            }
+            Scale::Log | Scale::Nines => (0..=count(1.0))
+                .map(|index| {
+                    let power = self.low + f64::from(index);
+                    let value = 10f64.powf(power);
+                    let digits = (power - 2.0).max(0.0) as usize;
+                    let label = match self.scale {
+                        Scale::Nines => format!("{:.digits$} %", 100.0 * (1.0 - 1.0 / value)),
+                        _ => short(value),
+                    };
+                    (value, label)
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The next of 1, 2, 5, 10, 20 and so on.
+fn step(least: f64) -> f64 {
+    let power = 10f64.powf(least.log10().floor());
+    [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|digit| digit * power)
+        .find(|&step| step >= least * 0.999)
+        .unwrap_or(power)
+}
+
+/// A number with k or M.
+fn short(value: f64) -> String {
+    match value {
+        value if value >= 1e6 => format!("{}M", (value / 1e4).round() / 100.0),
+        value if value >= 1e3 => format!("{}k", (value / 1e1).round() / 100.0),
+        value => format!("{}", (value * 1000.0).round() / 1000.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_hold_their_values() {
+        for scale in [Scale::Linear, Scale::Log, Scale::Nines] {
+            for values in [vec![1.0], vec![1.0, 7.0, 1234.5], vec![0.002, 3e7], vec![5e5, 5e5]] {
+                let axis = Axis::over(scale, values.iter().copied()).expect("values");
+                assert!(values.iter().all(|&value| (0.0..=1.0).contains(&axis.place(value))));
+                let ticks = axis.ticks();
+                assert!((2..=14).contains(&ticks.len()), "{}", ticks.len());
+            }
+            assert!(Axis::over(scale, std::iter::empty()).is_none());
+        }
+    }
+
+    #[test]
+    fn labels_are_short() {
+        assert_eq!(
+            ["0", "0.5", "20", "1k", "1.5k", "2M"],
+            [0.0, 0.5, 20.0, 1e3, 1.5e3, 2e6].map(short)
+        );
+    }
+}
