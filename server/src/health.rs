@@ -36,7 +36,7 @@ pub fn check(listen: &[SocketAddr]) -> anyhow::Result<()> {
 }
 
 /// The address to ask a listener at: loopback for a wildcard, if there is one. A container without IPv6 can
-/// bind [::], but has no address that reaches it.
+/// bind `[::]`, but has no address that reaches it.
 fn reachable(address: SocketAddr) -> Option<SocketAddr> {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

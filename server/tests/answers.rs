@@ -191,6 +191,26 @@ fn chaos_names_tell_who_answers() {
 }
 
 #[test]
+fn private_names_are_denied_here_with_their_zones_soa() {
+    let (_knot, server) = over_knot(&[]);
+    for (name, code, zone) in [
+        ("7.0.0.10.in-addr.arpa.", ResponseCode::NXDomain, "10.in-addr.arpa."),
+        ("168.192.in-addr.arpa.", ResponseCode::NoError, "168.192.in-addr.arpa."),
+        ("printer.home.arpa.", ResponseCode::NXDomain, "home.arpa."),
+        ("shop.onion.", ResponseCode::NXDomain, "onion."),
+        ("_dns.resolver.arpa.", ResponseCode::NoError, "resolver.arpa."),
+    ] {
+        let answer = ask(server.dns, &query(name, RecordType::PTR));
+        assert_eq!(answer.metadata.response_code, code, "{name}");
+        let [soa] = &answer.authorities[..] else { panic!("one SOA: {answer:?}") };
+        assert_eq!((soa.name.to_ascii().as_str(), soa.ttl), (zone, 10_800), "{name}");
+        let data = soa.data.to_string();
+        assert!(data.starts_with(&format!("{zone} nobody.invalid. 1 ")), "{name}: {data}");
+    }
+    assert_eq!(server.settled().get("upstream_queries{transport=\"udp\"}"), 0);
+}
+
+#[test]
 fn any_is_answered_with_hinfo() {
     let (_knot, server) = over_knot(&[]);
     let answer = dig(&server, "+notcp +short www.example ANY");
