@@ -1,8 +1,8 @@
 //! The stored form of an answer: everything that comes after the question.
 //!
 //! Two queries with the same key have questions of the same length, so an answer is kept as the tail
-//! that goes behind *any* of them, and a hit costs one copy of that tail. [`build`] makes the bytes
-//! when a response is stored, [`render`] puts them behind a question when they are asked for.
+//! that goes behind *any* of them, and a hit costs one copy of that tail. [`build()`] makes the bytes
+//! when a response is stored, [`render()`] puts them behind a question when they are asked for.
 //!
 //! The bytes of a template (numbers little endian unless they are an image of the wire):
 //!
