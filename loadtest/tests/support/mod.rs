@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -142,8 +143,16 @@ impl Knot {
     }
 }
 
-/// An address on which nobody listens.
+/// An address on which nobody listens. Not on a port that the kernel gives to sockets without one of their
+/// own: it may give one that servers share (SO_REUSEPORT) to a client that asks for the same sharing.
 pub(crate) fn free_address() -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    socket.local_addr().expect("bound")
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let of_process = std::process::id() as u16 % 16;
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % 1000;
+        let address = SocketAddr::from(([127, 0, 0, 1], 10_000 + of_process * 1000 + number));
+        if UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
 }

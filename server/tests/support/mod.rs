@@ -44,14 +44,18 @@ pub fn program() -> Command {
 }
 
 /// A port that is free for UDP and TCP on loopback now.
+///
+/// Not one of those that the kernel gives to sockets without a port of their own: it may give a port that
+/// servers share (SO_REUSEPORT) to a client that asks for the same sharing, as dig does, which then talks
+/// to itself.
 pub fn free_port() -> u16 {
-    loop {
-        let udp = UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
-        let address = udp.local_addr().expect("a bound socket has an address");
-        if std::net::TcpListener::bind(address).is_ok() {
-            return address.port();
-        }
-    }
+    const BELOW_THE_KERNELS: std::ops::Range<u16> = 10_000..30_000;
+    let candidates = std::iter::repeat_with(|| rand::random_range(BELOW_THE_KERNELS));
+    let is_free = |&port: &u16| {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok()
+    };
+    candidates.take(1000).find(is_free).expect("loopback has a free port")
 }
 
 impl Swiftlet {
