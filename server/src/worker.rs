@@ -24,7 +24,7 @@ use crate::mailbox::{Letter, StreamAnswer};
 use crate::pipeline::miss::{Miss, ReplyTo, Waiter};
 use crate::pipeline::{MAX_MESSAGE_LEN, Transport, Verdict, serve};
 use crate::resolver::Finished;
-use crate::stream::Streams;
+use crate::stream::{StreamId, Streams};
 use crate::telemetry::Counter;
 
 /// Batches in one turn.
@@ -166,10 +166,9 @@ impl<B: Backend> Turns<B> {
         for _ in 0..MAX_LETTERS {
             match desk.post.take(desk.number) {
                 Some(Letter::Miss(miss)) => desk.resolver.admit(miss),
-                Some(Letter::Answer(StreamAnswer { connection, message })) => match message {
-                    Some(message) => streams.deliver(connection, &message, desk),
-                    None => streams.forgo(connection),
-                },
+                Some(Letter::Answer(StreamAnswer { connection, message })) => {
+                    streams.deliver(connection, message.as_deref(), desk);
+                }
                 None => return false,
             }
         }
@@ -178,9 +177,6 @@ impl<B: Backend> Turns<B> {
 
     /// Answers those whose question is finished. Returns whether some are left.
     fn answer_waiters(&mut self) -> bool {
-        for duplicate in self.worker.desk.resolver.take_duplicates() {
-            self.dismiss(&duplicate, Counter::DroppedDuplicate);
-        }
         let mut answered = 0;
         let mut left = true;
         while answered < MAX_ANSWERS {
@@ -219,14 +215,7 @@ impl<B: Backend> Turns<B> {
                     desk.tally.inc(Counter::DroppedSendRefused);
                 }
             }
-            ReplyTo::Stream(id) if usize::from(id.worker) == desk.number => {
-                streams.deliver(id.connection, message, desk);
-            }
-            ReplyTo::Stream(id) => {
-                let message = Some(message.into());
-                let answer = StreamAnswer { connection: id.connection, message };
-                desk.post.send_answer(id.worker.into(), answer);
-            }
+            ReplyTo::Stream(id) => pass_on(id, Some(message), desk, streams),
         }
     }
 
@@ -236,15 +225,8 @@ impl<B: Backend> Turns<B> {
         desk.tally.inc(Counter::WaitsEnded);
         desk.tally.inc(reason);
         desk.clients.release(waiter.place);
-        match waiter.reply_to {
-            ReplyTo::Udp(_) => {}
-            ReplyTo::Stream(id) if usize::from(id.worker) == desk.number => {
-                streams.forgo(id.connection);
-            }
-            ReplyTo::Stream(id) => {
-                let answer = StreamAnswer { connection: id.connection, message: None };
-                desk.post.send_answer(id.worker.into(), answer);
-            }
+        if let ReplyTo::Stream(id) = waiter.reply_to {
+            pass_on(id, None, desk, streams);
         }
     }
 
@@ -318,5 +300,16 @@ impl<B: Backend> Turns<B> {
         for waiter in waiters {
             self.dismiss(&waiter, Counter::DroppedShutdown);
         }
+    }
+}
+
+/// Gives the answer to a query that came over TCP, or the word that there is none, to the worker that has
+/// the connection.
+fn pass_on(id: StreamId, message: Option<&[u8]>, desk: &Desk, streams: &Streams) {
+    if usize::from(id.worker) == desk.number {
+        streams.deliver(id.connection, message, desk);
+    } else {
+        let answer = StreamAnswer { connection: id.connection, message: message.map(Into::into) };
+        desk.post.send_answer(id.worker.into(), answer);
     }
 }

@@ -75,6 +75,7 @@ impl Shaper<'_> {
                 Some(template) => self.stored(buf, query, template, *age_s),
                 None => Verdict::Drop(Counter::DroppedUnrenderable),
             },
+            Outcome::Duplicate => Verdict::Drop(Counter::DroppedDuplicate),
             Outcome::Failure { rcode, error, text } => {
                 self.local(buf, query, &Answer::code(*rcode, Some((*error, text))))
             }

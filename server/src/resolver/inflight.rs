@@ -40,7 +40,7 @@ pub(super) enum Join {
     /// The question is being asked already.
     Joined,
     /// The same client waits already, on the same port with the same ID.
-    Duplicate,
+    Duplicate(Box<[u8]>),
     /// The bound that this counter names is reached.
     Full(Counter, Box<[u8]>),
 }
@@ -55,9 +55,7 @@ impl Inflight {
             return Join::Full(Counter::WaitersFullInAll, key);
         }
         if let Some(waiting) = self.flights.get_mut(&*key) {
-            let Some(join) = waiting.join(waiter) else {
-                return Join::Full(Counter::WaitersFull, key);
-            };
+            let join = waiting.join(key, waiter);
             self.waiting += usize::from(matches!(join, Join::Joined));
             return join;
         }
@@ -90,22 +88,21 @@ impl Inflight {
 }
 
 impl Waiting {
-    /// `None` when as many wait as may.
-    fn join(&mut self, waiter: Waiter) -> Option<Join> {
+    fn join(&mut self, key: Box<[u8]>, waiter: Waiter) -> Join {
         let identity = |waiter: &Waiter| (waiter.reply_to, waiter.query.id);
         // Most flights have one waiter, who needs no entry until a second one comes.
         if self.known.is_empty() {
             self.known.extend(self.waiters.iter().map(identity));
         }
         if self.known.contains(&identity(&waiter)) {
-            return Some(Join::Duplicate);
+            return Join::Duplicate(key);
         }
         if self.waiters.len() >= MAX_WAITERS {
-            return None;
+            return Join::Full(Counter::WaitersFull, key);
         }
         self.known.insert(identity(&waiter));
         self.waiters.push(waiter);
-        Some(Join::Joined)
+        Join::Joined
     }
 }
 
@@ -147,10 +144,10 @@ mod tests {
     fn one_client_port_and_id_joins_once() {
         let mut inflight = Inflight::new(10);
         inflight.join(key("a"), waiter(1, 1));
-        assert!(matches!(inflight.join(key("a"), waiter(1, 1)), Join::Duplicate));
+        assert!(matches!(inflight.join(key("a"), waiter(1, 1)), Join::Duplicate(_)));
         assert!(matches!(inflight.join(key("a"), waiter(1, 2)), Join::Joined));
         assert!(matches!(inflight.join(key("a"), waiter(2, 1)), Join::Joined));
-        assert!(matches!(inflight.join(key("a"), waiter(1, 2)), Join::Duplicate));
+        assert!(matches!(inflight.join(key("a"), waiter(1, 2)), Join::Duplicate(_)));
         assert_eq!(inflight.leave(b"a").len(), 3);
     }
 

@@ -45,6 +45,8 @@ pub enum Outcome {
         /// The same in words.
         text: &'static str,
     },
+    /// The same client waits already: it gets no second answer.
+    Duplicate,
 }
 
 impl Outcome {
@@ -75,8 +77,6 @@ pub struct Resolver {
     tally: Tally,
     inflight: RefCell<Inflight>,
     finished: RefCell<VecDeque<Finished>>,
-    /// Queries of clients that wait for the same answer already.
-    duplicates: RefCell<Vec<Waiter>>,
     /// Rung when something finished.
     bell: Notify,
 }
@@ -100,7 +100,6 @@ impl Resolver {
             tally,
             inflight: RefCell::new(Inflight::new(max_flights)),
             finished: RefCell::default(),
-            duplicates: RefCell::default(),
             bell: Notify::new(),
         }
     }
@@ -116,9 +115,8 @@ impl Resolver {
                 tokio::task::spawn_local(flight.resolve());
             }
             Join::Joined => self.tally.inc(Counter::Coalesced),
-            Join::Duplicate => {
-                self.duplicates.borrow_mut().push(waiter);
-                self.bell.notify_one();
+            Join::Duplicate(key) => {
+                self.finish_one(Miss { hash, key, waiter }, Outcome::Duplicate);
             }
             Join::Full(limit, key) => self.turn_away(limit, Miss { hash, key, waiter }),
         }
@@ -127,12 +125,8 @@ impl Resolver {
     /// Answers a miss at once with SERVFAIL because the bound that `limit` counts is reached.
     pub fn turn_away(&self, limit: Counter, miss: Miss) {
         self.tally.inc(limit);
-        self.finish(Finished {
-            hash: miss.hash,
-            key: miss.key.into(),
-            waiters: vec![miss.waiter],
-            outcome: Outcome::servfail(ExtendedError::OTHER, "too many questions are in flight"),
-        });
+        let text = "too many questions are in flight";
+        self.finish_one(miss, Outcome::servfail(ExtendedError::OTHER, text));
     }
 
     /// The next finished question, oldest first.
@@ -151,14 +145,15 @@ impl Resolver {
         self.inflight.borrow().is_empty() && self.finished.borrow().is_empty()
     }
 
-    /// Those whose question was asked by the same client already: they get no answer of their own.
-    pub fn take_duplicates(&self) -> Vec<Waiter> {
-        std::mem::take(&mut self.duplicates.borrow_mut())
-    }
-
     /// Waiters of the questions in flight, which are given up.
     pub fn abandon(&self) -> Vec<Waiter> {
         self.inflight.borrow_mut().clear()
+    }
+
+    /// Ends the wait of one who did not get as far as a flight.
+    fn finish_one(&self, miss: Miss, outcome: Outcome) {
+        let Miss { hash, key, waiter } = miss;
+        self.finish(Finished { hash, key: key.into(), waiters: vec![waiter], outcome });
     }
 
     fn finish(&self, finished: Finished) {

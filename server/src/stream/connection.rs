@@ -67,14 +67,11 @@ struct Frames {
 }
 
 impl Outbox {
-    /// Takes the answer to a query that waited.
-    pub(super) fn deliver(&self, answer: &[u8]) {
-        self.push(answer);
-        self.forgo();
-    }
-
-    /// A query that waited will get no answer.
-    pub(super) fn forgo(&self) {
+    /// Takes the answer to a query that waited, or the word that there is none.
+    pub(super) fn deliver(&self, message: Option<&[u8]>) {
+        if let Some(message) = message {
+            self.push(message);
+        }
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
         self.ring();
     }

@@ -76,18 +76,13 @@ impl Streams {
         }
     }
 
-    /// Hands an answer to the connection that waits for it; counts it as dropped if that is gone.
-    pub fn deliver(&self, connection: u64, answer: &[u8], desk: &Desk) {
-        match self.open.borrow().get(&connection) {
-            Some(outbox) => outbox.deliver(answer),
-            None => desk.tally.inc(Counter::DroppedStreamGone),
-        }
-    }
-
-    /// Tells a connection that a query of its will get no answer after all.
-    pub fn forgo(&self, connection: u64) {
-        if let Some(outbox) = self.open.borrow().get(&connection) {
-            outbox.forgo();
+    /// Hands the answer to a query that waited to its connection, or the word that there is none. An
+    /// answer whose connection is gone is counted as dropped.
+    pub fn deliver(&self, connection: u64, message: Option<&[u8]>, desk: &Desk) {
+        match (self.open.borrow().get(&connection), message) {
+            (Some(outbox), message) => outbox.deliver(message),
+            (None, Some(_)) => desk.tally.inc(Counter::DroppedStreamGone),
+            (None, None) => {}
         }
     }
 
