@@ -28,7 +28,7 @@ use ::moka::sync::Cache;
 use ::moka::{Equivalent, Expiry};
 
 use crate::{
-    Config, Inserted, Key, Lifetime, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry, Stats, Store,
+    Config, Inserted, Key, Kind, Lifetime, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry, Stats, Store,
 };
 
 /// How much longer than its TTL and stale time moka keeps an entry. It makes up for the difference
@@ -91,12 +91,22 @@ impl Store for MokaCache {
     #[inline]
     fn with<R>(&self, _pin: &Pin, key: Key<'_>, now_ms: u64, f: impl FnOnce(Lookup<'_>) -> R) -> R {
         match self.entries.get(&Probe(key)) {
-            Some(entry) => f(entry.lifetime().judge(entry.answer(), now_ms)),
+            Some(entry) => f(entry.lifetime().judge(entry.answer(), now_ms, entry.retry_at_s())),
             None => f(Lookup::Miss),
         }
     }
 
     fn insert(&self, key: Key<'_>, entry: NewEntry<'_>, now_ms: u64) -> Inserted {
+        if entry.kind == Kind::Failure
+            && let Some(old) = self.entries.get(&Probe(key))
+            && old.kind() != Kind::Failure
+            && !old.lifetime().is_over(now_ms)
+        {
+            let until_ms = now_ms.saturating_add(u64::from(entry.ttl_s) * 1000);
+            let held = old.with_retry_at(until_ms);
+            self.entries.insert(held.clone(), held);
+            return Inserted::Held;
+        }
         if entry.ttl_s == 0 {
             self.remove(key);
             return Inserted::ZeroTtl;
@@ -123,9 +133,23 @@ impl Store for MokaCache {
         self.entries.invalidate(&Probe(key));
     }
 
+    fn remove_if(&self, mut condition: impl FnMut(&[u8]) -> bool) -> u64 {
+        let mut removed = 0;
+        for (key, _) in &self.entries {
+            if condition(key.key().bytes) {
+                self.entries.invalidate(&*key);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
     fn clear(&self) {
         self.entries.invalidate_all();
     }
+
+    /// Moka reclaims within its own maintenance.
+    fn expire(&self, _: u64, _: usize) {}
 
     fn stats(&self) -> Stats {
         Stats {
@@ -134,6 +158,7 @@ impl Store for MokaCache {
             evicted: self.left.evicted.load(Ordering::Relaxed),
             expired: self.left.expired.load(Ordering::Relaxed),
             too_large: self.too_large.load(Ordering::Relaxed),
+            ..Stats::default()
         }
     }
 
@@ -150,11 +175,12 @@ impl Store for MokaCache {
 /// Header, key and answer in one allocation, which is moka's key and moka's value at once.
 ///
 /// The header is, in native byte order: hash, stored-at in ms (8 bytes each), TTL, stale time in s
-/// (4 each), length of the key (2), negative (1), and a byte of padding.
+/// (4 each), second of its life before which its refresh is held back (4), length of the key (2),
+/// kind (1), and a byte of padding.
 #[derive(Clone)]
 struct Entry(Arc<[u8]>);
 
-const HEADER_LEN: usize = 28;
+const HEADER_LEN: usize = 32;
 
 impl Entry {
     fn new(key: Key<'_>, entry: NewEntry<'_>, now_ms: u64) -> Self {
@@ -167,8 +193,8 @@ impl Entry {
         header[8..16].copy_from_slice(&now_ms.to_ne_bytes());
         header[16..20].copy_from_slice(&entry.ttl_s.to_ne_bytes());
         header[20..24].copy_from_slice(&entry.stale_s.to_ne_bytes());
-        header[24..26].copy_from_slice(&(key.bytes.len() as u16).to_ne_bytes());
-        header[26] = u8::from(entry.negative);
+        header[28..30].copy_from_slice(&(key.bytes.len() as u16).to_ne_bytes());
+        header[30] = entry.kind as u8;
         let (key_bytes, answer) = rest.split_at_mut(key.bytes.len());
         key_bytes.copy_from_slice(key.bytes);
         answer.copy_from_slice(entry.answer);
@@ -198,8 +224,30 @@ impl Entry {
     }
 
     #[inline]
+    fn retry_at_s(&self) -> u32 {
+        u32::from_ne_bytes(self.field(24))
+    }
+
+    fn kind(&self) -> Kind {
+        match self.0[30] {
+            kind if kind == Kind::Data as u8 => Kind::Data,
+            kind if kind == Kind::Negative as u8 => Kind::Negative,
+            _ => Kind::Failure,
+        }
+    }
+
+    /// A copy whose refresh is held back until this time.
+    fn with_retry_at(&self, until_ms: u64) -> Self {
+        let after_ms = until_ms.saturating_sub(self.lifetime().stored_ms);
+        let after_s = u32::try_from(after_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+        let mut copy = Self(Arc::from(&*self.0));
+        Arc::make_mut(&mut copy.0)[24..28].copy_from_slice(&after_s.to_ne_bytes());
+        copy
+    }
+
+    #[inline]
     fn answer_at(&self) -> usize {
-        HEADER_LEN + usize::from(u16::from_ne_bytes(self.field(24)))
+        HEADER_LEN + usize::from(u16::from_ne_bytes(self.field(28)))
     }
 
     #[inline]
@@ -341,7 +389,7 @@ mod tests {
         let key = Key { hash, bytes: &bytes };
         let known = cache.with(&cache.pin(), key, 0, |found| found != Lookup::Miss);
         if !known {
-            let entry = NewEntry { answer: &[7; 40], ttl_s: 3600, stale_s: 0, negative: true };
+            let entry = NewEntry { answer: &[7; 40], ttl_s: 3600, stale_s: 0, kind: Kind::Negative };
             cache.insert(key, entry, 0);
         }
         known

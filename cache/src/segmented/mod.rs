@@ -1,0 +1,468 @@
+//! The answer cache of our own: a segmented LRU that is read without locks.
+//!
+//! ```text
+//!   hash ─► shard ─► two buckets of one cache line (table.rs) ─► entry (entry.rs) ─► f(lookup)
+//!                                     ▲
+//!   insert, remove, expire: under the shard's lock, by its segments (segments.rs)
+//! ```
+//!
+//! Cost of a hit: one line of the table (two for one entry in ten), the entry's own two or three
+//! lines, one comparison of the key, and at most one store, of a visited bit that was clear. No
+//! lock, no reference count, no allocation, no retry. The epoch is pinned once per batch
+//! ([`Store::pin`]).
+//!
+//! - **The budget** is split evenly over the shards, after the table has been taken off it and
+//!   [`RETIRED_SHARE`] for what readers still pin. An entry counts with what its allocation
+//!   occupies, and so do the queues. An insert goes over it by one entry for a moment.
+//! - **Eviction** takes at most [`SECOND_CHANCES`] second chances per insert; after that the next
+//!   in turn leaves, asked for or not. So an insert is bounded.
+//! - **What was retired** is freed when no guard of that time is left. While one thread stays
+//!   pinned, nothing is: beyond [`RETIRED_SHARE`] inserts are refused and counted, and the cache
+//!   goes on to answer.
+//! - **Crowding:** a key whose two buckets are full pushes one of their entries out, whatever its
+//!   segment. The table has a slot for each [`BYTES_PER_SLOT`] of the budget, so this is rare
+//!   unless entries are smaller than any DNS answer; it is counted apart.
+
+mod entry;
+mod epochs;
+mod segments;
+mod table;
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam::epoch::Guard;
+
+use self::entry::{Entry, Unpublished, footprint};
+use self::epochs::Epochs;
+use self::segments::{Queued, Segment, Segments};
+use self::table::{Place, Removed, Slot, Table};
+use crate::{
+    Config, Inserted, Key, Kind, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry, SegmentStats,
+    Stats, Store,
+};
+
+/// The most shards. Two writers meet in one of them once in so many inserts.
+pub const SHARDS_MAX: u64 = 64;
+
+/// Bytes of the budget that a shard has at least, if there is more than one.
+pub const SHARD_BYTES_MIN: u64 = 1 << 20;
+
+/// One slot of the table for so many bytes of the budget: what the smallest answers with data
+/// occupy. The table takes a twelfth of it.
+pub const BYTES_PER_SLOT: u64 = 96;
+
+/// One part in so many of the budget may be retired and not yet freed.
+pub const RETIRED_SHARE: u64 = 50;
+
+/// So many bytes may be retired in any case: one answer of the largest size.
+pub const RETIRED_MIN: u64 = 96 << 10;
+
+/// Second chances that one insert gives: some 50 µs of work. Only the first eviction after a long
+/// time without any comes to it, when nearly all of probation has been asked for again; so few of
+/// those are lost.
+pub const SECOND_CHANCES: u32 = 512;
+
+/// Buckets that are looked through under one hold of a shard's lock.
+const BUCKETS_PER_HOLD: usize = 256;
+
+/// Rounds of the epoch that an insert drives on before it is refused: garbage needs two.
+const COLLECT_ROUNDS: usize = 3;
+
+/// A segmented LRU that is read without locks.
+pub struct SegmentedCache {
+    table: Table,
+    shards: Box<[Mutex<Shard>]>,
+    epochs: Epochs,
+    shard_budget: u64,
+    retired: Arc<AtomicU64>,
+    retired_max: u64,
+    /// The bucket that [`Store::expire`] looks at next.
+    hand: AtomicUsize,
+    too_large: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What is written under a shard's lock, beside its part of the table.
+#[derive(Debug, Default)]
+struct Shard {
+    segments: Segments,
+    left: [Left; segments::SEGMENTS],
+}
+
+/// Entries that have left a segment, by why.
+#[derive(Clone, Copy, Debug, Default)]
+struct Left {
+    evicted: u64,
+    crowded: u64,
+    expired: u64,
+}
+
+/// Why an entry leaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Room,
+    Crowded,
+    Expired,
+    Removed,
+}
+
+/// Holds the epoch: nothing that is found is freed while it lives.
+pub struct Pin {
+    guard: Guard,
+    not_send: PhantomData<*const ()>,
+}
+
+impl Store for SegmentedCache {
+    type Pin = Pin;
+
+    fn new(config: Config) -> Self {
+        let shards = (config.max_bytes / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX);
+        let per_shard = config.max_bytes / shards;
+        let buckets = per_shard / BYTES_PER_SLOT / table::SLOTS as u64;
+        let table = Table::new(shards as usize, buckets.max(2) as usize);
+        let retired_share = config.max_bytes / RETIRED_SHARE;
+        let for_entries = config.max_bytes.saturating_sub(table.len_bytes() + retired_share);
+        Self {
+            table,
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            epochs: Epochs::new(),
+            shard_budget: for_entries / shards,
+            retired: Arc::default(),
+            retired_max: retired_share.max(RETIRED_MIN),
+            hand: AtomicUsize::new(0),
+            too_large: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    #[inline]
+    fn pin(&self) -> Pin {
+        Pin { guard: self.epochs.pin(), not_send: PhantomData }
+    }
+
+    #[inline]
+    fn prefetch(&self, hash: u64) {
+        self.table.prefetch(self.table.place(hash));
+    }
+
+    #[inline]
+    fn prefetch_entry(&self, _pin: &Pin, hash: u64) {
+        self.table.prefetch_entry(self.table.place(hash));
+    }
+
+    #[inline]
+    fn with<R>(&self, pin: &Pin, key: Key<'_>, now_ms: u64, f: impl FnOnce(Lookup<'_>) -> R) -> R {
+        match self.table.find(self.table.place(key.hash), key.bytes, &pin.guard) {
+            Some(entry) => {
+                entry.visit();
+                f(entry.judge(now_ms))
+            }
+            None => f(Lookup::Miss),
+        }
+    }
+
+    fn insert(&self, key: Key<'_>, new: NewEntry<'_>, now_ms: u64) -> Inserted {
+        let len = key.bytes.len() + new.answer.len();
+        let too_large = key.bytes.len() > MAX_KEY_LEN
+            || new.answer.len() > MAX_ANSWER_LEN
+            || footprint(len) > self.shard_budget;
+        if too_large {
+            self.too_large.fetch_add(1, Relaxed);
+        }
+        let refused = !too_large && new.ttl_s > 0 && self.is_choked();
+        if refused {
+            self.refused.fetch_add(1, Relaxed);
+        }
+        let is_kept = !too_large && !refused && new.ttl_s > 0;
+        let entry = is_kept.then(|| Unpublished::new(key, new, now_ms));
+        let guard = self.epochs.pin();
+        let place = self.table.place(key.hash);
+        let mut shard = self.lock(place.shard);
+        let old = self.slot_of(place, key.bytes, &guard);
+        if let Some((_, old)) = old
+            && new.kind == Kind::Failure
+            && old.kind() != Kind::Failure
+            && !old.is_dead(now_ms)
+        {
+            old.hold_retry(now_ms.saturating_add(u64::from(new.ttl_s) * 1000));
+            return Inserted::Held;
+        }
+        let Some(entry) = entry else {
+            if let Some((slot, _)) = old {
+                self.remove_from(&mut shard, slot, Why::Removed, &guard);
+            }
+            return match (too_large, refused) {
+                (true, _) => Inserted::TooLarge,
+                (_, true) => Inserted::Refused,
+                _ => Inserted::ZeroTtl,
+            };
+        };
+        self.publish(&mut shard, place, old, entry, now_ms, &guard);
+        self.make_room(&mut shard, now_ms, &guard);
+        Inserted::Stored
+    }
+
+    fn remove(&self, key: Key<'_>) {
+        let guard = self.epochs.pin();
+        let place = self.table.place(key.hash);
+        let mut shard = self.lock(place.shard);
+        if let Some((slot, _)) = self.slot_of(place, key.bytes, &guard) {
+            self.remove_from(&mut shard, slot, Why::Removed, &guard);
+            self.sweep_out(&mut shard, &guard);
+        }
+    }
+
+    fn remove_if(&self, mut condition: impl FnMut(&[u8]) -> bool) -> u64 {
+        let mut removed = 0;
+        for index in 0..self.shards.len() {
+            let mut buckets = self.table.shard_buckets(index);
+            while !buckets.is_empty() {
+                let guard = self.epochs.pin();
+                let mut shard = self.lock(index);
+                for slot in buckets.by_ref().take(BUCKETS_PER_HOLD).flat_map(Table::bucket_slots) {
+                    if self.table.get(slot, &guard).is_some_and(|entry| condition(entry.key())) {
+                        self.remove_from(&mut shard, slot, Why::Removed, &guard);
+                        removed += 1;
+                    }
+                }
+                self.sweep_out(&mut shard, &guard);
+            }
+        }
+        removed
+    }
+
+    fn expire(&self, now_ms: u64, buckets: usize) {
+        let guard = self.epochs.pin();
+        let is_dead =
+            |slot: Slot| self.table.get(slot, &guard).is_some_and(|entry| entry.is_dead(now_ms));
+        let count = self.table.slots() / table::SLOTS;
+        let first = self.hand.fetch_add(buckets, Relaxed);
+        for bucket in first..first + buckets {
+            let bucket = bucket % count;
+            if !Table::bucket_slots(bucket).any(is_dead) {
+                continue;
+            }
+            let mut shard = self.lock(self.table.shard_of(bucket));
+            for slot in Table::bucket_slots(bucket).filter(|&slot| is_dead(slot)) {
+                self.remove_from(&mut shard, slot, Why::Expired, &guard);
+            }
+            self.sweep_out(&mut shard, &guard);
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            retired_bytes: self.retired.load(Relaxed),
+            table_bytes: self.table.len_bytes(),
+            slots: self.table.slots() as u64,
+            too_large: self.too_large.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            ..Stats::default()
+        };
+        for index in 0..self.shards.len() {
+            let shard = self.lock(index);
+            stats.bytes += shard.segments.all_bytes();
+            for segment in Segment::ALL {
+                let of = &mut stats.segments[segment as usize];
+                let Left { evicted, crowded, expired } = shard.left[segment as usize];
+                of.entries += shard.segments.entries(segment);
+                of.bytes += shard.segments.bytes(segment);
+                of.evicted += evicted;
+                of.crowded += crowded;
+                of.expired += expired;
+            }
+        }
+        for SegmentStats { entries, evicted, crowded, expired, .. } in stats.segments {
+            stats.entries += entries;
+            stats.evicted += evicted + crowded;
+            stats.expired += expired;
+        }
+        stats.bytes += stats.retired_bytes;
+        stats
+    }
+
+    fn settle(&self) {
+        /// Another thread's guard may be in the way for a moment, but not for so many tries.
+        const TRIES: usize = 1000;
+        for _ in 0..TRIES {
+            if self.retired.load(Relaxed) == 0 {
+                return;
+            }
+            self.epochs.pin().flush();
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl SegmentedCache {
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        // A panic under the lock can only leave counts behind that are off by one entry.
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether too much is retired and not yet freed, in spite of an attempt to free it.
+    fn is_choked(&self) -> bool {
+        for _ in 0..COLLECT_ROUNDS {
+            if self.retired.load(Relaxed) <= self.retired_max {
+                return false;
+            }
+            self.epochs.pin().flush();
+        }
+        self.retired.load(Relaxed) > self.retired_max
+    }
+
+    /// The slot and the entry of a key.
+    fn slot_of<'g>(
+        &self,
+        place: Place,
+        key: &[u8],
+        guard: &'g Guard,
+    ) -> Option<(Slot, Entry<'g>)> {
+        place
+            .slots()
+            .filter_map(|slot| Some((slot, self.table.get(slot, guard)?)))
+            .find(|(_, entry)| entry.key() == key)
+    }
+
+    /// Makes the entry visible, in the place of `old` if there is one.
+    fn publish(
+        &self,
+        shard: &mut Shard,
+        place: Place,
+        old: Option<(Slot, Entry<'_>)>,
+        entry: Unpublished,
+        now_ms: u64,
+        guard: &Guard,
+    ) {
+        let bytes = entry.as_entry().footprint();
+        let segment = Segment::of_new(entry.as_entry().kind());
+        let stays = |old: Entry<'_>| Segment::of_new(old.kind()) == segment;
+        if let Some((slot, old)) = old.filter(|&(_, old)| stays(old)) {
+            // A refreshed answer is as popular as the one before, and keeps its turn.
+            entry.as_entry().inherit(old);
+            let segment = Segment::from_index(old.segment());
+            shard.segments.resize(segment, old.footprint(), bytes);
+            if let Some(removed) = self.table.publish(slot, place, entry) {
+                self.retire(removed, guard);
+            }
+            return;
+        }
+        let slot = match old {
+            Some((slot, _)) => slot,
+            None => self.free_slot(place, guard).unwrap_or_else(|| self.crowded(place, guard)),
+        };
+        let why = match self.table.get(slot, guard) {
+            Some(_) if old.is_some() => Why::Removed,
+            Some(other) if other.is_dead(now_ms) => Why::Expired,
+            _ => Why::Crowded,
+        };
+        self.remove_from(shard, slot, why, guard);
+        let sequence = shard.segments.next_sequence();
+        entry.as_entry().set_sequence(sequence);
+        entry.as_entry().set_segment(segment.index());
+        shard.segments.add(segment, Queued { slot, sequence }, bytes);
+        let nothing = self.table.publish(slot, place, entry);
+        debug_assert!(nothing.is_none(), "the slot was emptied");
+    }
+
+    /// An empty slot for a key, in its first bucket if there is one.
+    fn free_slot(&self, place: Place, guard: &Guard) -> Option<Slot> {
+        place.slots().find(|&slot| self.table.get(slot, guard).is_none())
+    }
+
+    /// The slot to take from another when there is no empty one: that of the entry which is worth
+    /// least.
+    fn crowded(&self, place: Place, guard: &Guard) -> Slot {
+        let worth = |slot: Slot| {
+            self.table.get(slot, guard).map(|entry| {
+                let is_protected = Segment::from_index(entry.segment()) == Segment::Protected;
+                (entry.is_visited(), is_protected, entry.sequence())
+            })
+        };
+        place.slots().min_by_key(|&slot| worth(slot)).unwrap_or_default()
+    }
+
+    /// Lets entries go until the shard is within its budget.
+    fn make_room(&self, shard: &mut Shard, now_ms: u64, guard: &Guard) {
+        let mut chances = SECOND_CHANCES;
+        while shard.segments.all_bytes() > self.shard_budget {
+            let Some((segment, queued)) = self.next_to_leave(&mut shard.segments) else {
+                return;
+            };
+            let Some(entry) = self.queued_entry(queued, guard) else {
+                continue;
+            };
+            if entry.is_dead(now_ms) {
+                self.remove_from(shard, queued.slot, Why::Expired, guard);
+            } else if chances > 0 && entry.take_visited() {
+                chances -= 1;
+                match segment {
+                    Segment::Probation => self.promote(&mut shard.segments, queued, entry),
+                    Segment::Negative | Segment::Protected => {
+                        shard.segments.requeue(segment, queued);
+                    }
+                }
+            } else {
+                self.remove_from(shard, queued.slot, Why::Room, guard);
+            }
+        }
+    }
+
+    /// Whose turn it is: of a segment that is over its share, else of probation.
+    fn next_to_leave(&self, segments: &mut Segments) -> Option<(Segment, Queued)> {
+        let is_over =
+            |segment: &Segment| segments.bytes(*segment) > segment.share(self.shard_budget);
+        let over = [Segment::Negative, Segment::Protected].into_iter().find(is_over);
+        let order = [Segment::Probation, Segment::Protected, Segment::Negative];
+        over.into_iter().chain(order).find_map(|segment| Some((segment, segments.pop(segment)?)))
+    }
+
+    fn promote(&self, segments: &mut Segments, queued: Queued, entry: Entry<'_>) {
+        let bytes = entry.footprint();
+        segments.forget(Segment::Probation, bytes);
+        entry.set_segment(Segment::Protected.index());
+        segments.add(Segment::Protected, queued, bytes);
+    }
+
+    /// The entry of a place in a queue, if it is still there.
+    fn queued_entry<'g>(&self, queued: Queued, guard: &'g Guard) -> Option<Entry<'g>> {
+        self.table.get(queued.slot, guard).filter(|entry| entry.sequence() == queued.sequence)
+    }
+
+    /// Empties a slot and counts what was in it out.
+    fn remove_from(&self, shard: &mut Shard, slot: Slot, why: Why, guard: &Guard) {
+        let Some(removed) = self.table.take(slot) else {
+            return;
+        };
+        let entry = removed.as_entry();
+        let segment = Segment::from_index(entry.segment());
+        shard.segments.forget(segment, entry.footprint());
+        let left = &mut shard.left[segment as usize];
+        match why {
+            Why::Room => left.evicted += 1,
+            Why::Crowded => left.crowded += 1,
+            Why::Expired => left.expired += 1,
+            Why::Removed => {}
+        }
+        self.retire(removed, guard);
+    }
+
+    fn sweep_out(&self, shard: &mut Shard, guard: &Guard) {
+        shard.segments.sweep_out(|queued| self.queued_entry(queued, guard).is_some());
+    }
+
+    /// Has the entry freed when nobody can see it any more.
+    fn retire(&self, removed: Removed, guard: &Guard) {
+        self.retired.fetch_add(removed.as_entry().footprint(), Relaxed);
+        self.epochs.note_retired();
+        let retired = Arc::clone(&self.retired);
+        removed.retire(guard, move |bytes| {
+            retired.fetch_sub(bytes, Relaxed);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
