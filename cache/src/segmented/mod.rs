@@ -25,6 +25,7 @@
 
 mod entry;
 mod epochs;
+mod queue;
 mod segments;
 mod table;
 
@@ -36,7 +37,8 @@ use crossbeam::epoch::Guard;
 
 use self::entry::{Entry, Unpublished, footprint};
 use self::epochs::Epochs;
-use self::segments::{Queued, Segment, Segments};
+use self::queue::Queued;
+use self::segments::{Segment, Segments};
 use self::table::{Place, Removed, Slot, Table};
 use crate::{
     Config, Inserted, Key, Kind, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry, SegmentStats,
@@ -49,9 +51,10 @@ pub const SHARDS_MAX: u64 = 64;
 /// Bytes of the budget that a shard has at least, if there is more than one.
 pub const SHARD_BYTES_MIN: u64 = 1 << 20;
 
-/// One slot of the table for so many bytes of the budget: what the smallest answers with data
-/// occupy. The table takes a twelfth of it.
-pub const BYTES_PER_SLOT: u64 = 96;
+/// One slot of the table for so many bytes of the budget, half of what the smallest answers with
+/// data occupy: half full, two buckets are both full once in some thousand times. The table takes
+/// an eighth of the budget.
+pub const BYTES_PER_SLOT: u64 = 64;
 
 /// One part in so many of the budget may be retired and not yet freed.
 pub const RETIRED_SHARE: u64 = 50;
@@ -67,7 +70,8 @@ pub const SECOND_CHANCES: u32 = 512;
 /// Buckets that are looked through under one hold of a shard's lock.
 const BUCKETS_PER_HOLD: usize = 256;
 
-/// Rounds of the epoch that an insert drives on before it is refused: garbage needs two.
+/// After so many attempts to free something in vain an insert is refused. Garbage may be freed when
+/// the epoch has moved on twice.
 const COLLECT_ROUNDS: usize = 3;
 
 /// A segmented LRU that is read without locks.
@@ -302,15 +306,16 @@ impl SegmentedCache {
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether too much is retired and not yet freed, in spite of an attempt to free it.
+    /// Whether too much is retired and not yet freed, in spite of attempts to free it.
     fn is_choked(&self) -> bool {
-        for _ in 0..COLLECT_ROUNDS {
-            if self.retired.load(Relaxed) <= self.retired_max {
-                return false;
-            }
+        let mut retired = self.retired.load(Relaxed);
+        let mut in_vain = 0;
+        while retired > self.retired_max && in_vain < COLLECT_ROUNDS {
             self.epochs.pin().flush();
+            let before = std::mem::replace(&mut retired, self.retired.load(Relaxed));
+            in_vain = if retired < before { 0 } else { in_vain + 1 };
         }
-        self.retired.load(Relaxed) > self.retired_max
+        retired > self.retired_max
     }
 
     /// The slot and the entry of a key.
@@ -351,7 +356,9 @@ impl SegmentedCache {
         }
         let slot = match old {
             Some((slot, _)) => slot,
-            None => self.free_slot(place, guard).unwrap_or_else(|| self.crowded(place, guard)),
+            None => self
+                .free_slot(place, guard)
+                .unwrap_or_else(|| self.crowded(&shard.segments, segment, place, guard)),
         };
         let why = match self.table.get(slot, guard) {
             Some(_) if old.is_some() => Why::Removed,
@@ -373,12 +380,14 @@ impl SegmentedCache {
     }
 
     /// The slot to take from another when there is no empty one: that of the entry which is worth
-    /// least.
-    fn crowded(&self, place: Place, guard: &Guard) -> Slot {
+    /// least, but a segment that is over its share takes from itself.
+    fn crowded(&self, of: &Segments, segment: Segment, place: Place, guard: &Guard) -> Slot {
+        let is_over = of.bytes(segment) > segment.share(self.shard_budget);
         let worth = |slot: Slot| {
             self.table.get(slot, guard).map(|entry| {
-                let is_protected = Segment::from_index(entry.segment()) == Segment::Protected;
-                (entry.is_visited(), is_protected, entry.sequence())
+                let its = Segment::from_index(entry.segment());
+                let is_spared = is_over && its != segment;
+                (is_spared, entry.is_visited(), its == Segment::Protected, entry.sequence())
             })
         };
         place.slots().min_by_key(|&slot| worth(slot)).unwrap_or_default()

@@ -17,10 +17,8 @@
 //! that it stood for. A place whose entry is gone says so when its turn comes, so removing an entry
 //! touches no queue. When such places outnumber the others they are swept out.
 
-use std::collections::VecDeque;
-
 use super::entry::SegmentIndex;
-use super::table::Slot;
+use super::queue::{Queue, Queued};
 use crate::Kind;
 
 /// Segments of a shard.
@@ -66,17 +64,10 @@ impl Segment {
     }
 }
 
-/// Where an entry was when it was queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Queued {
-    pub(super) slot: Slot,
-    pub(super) sequence: u32,
-}
-
 /// The queues of a shard, and what is in them.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
-    queues: [VecDeque<Queued>; SEGMENTS],
+    queues: [Queue; SEGMENTS],
     bytes: [u64; SEGMENTS],
     entries: [u64; SEGMENTS],
     next_sequence: u32,
@@ -98,7 +89,7 @@ impl Segments {
 
     /// Puts a place that was taken by [`Segments::pop`], and still holds, at its queue's end.
     pub(super) fn requeue(&mut self, segment: Segment, queued: Queued) {
-        self.queues[segment as usize].push_back(queued);
+        self.queues[segment as usize].push(queued);
     }
 
     /// Counts an entry out that has left the table.
@@ -115,7 +106,7 @@ impl Segments {
 
     /// The first place of a segment, which may no longer hold.
     pub(super) fn pop(&mut self, segment: Segment) -> Option<Queued> {
-        self.queues[segment as usize].pop_front()
+        self.queues[segment as usize].pop()
     }
 
     /// Drops the places that no longer hold, if they are the most of a segment's queue.
@@ -124,10 +115,9 @@ impl Segments {
         const WORTH_IT: usize = 64;
         for (queue, &entries) in self.queues.iter_mut().zip(&self.entries) {
             if entries == 0 {
-                *queue = VecDeque::new();
+                *queue = Queue::default();
             } else if queue.len() > WORTH_IT && queue.len() as u64 > 2 * entries {
-                queue.retain(|&queued| holds(queued));
-                queue.shrink_to(2 * queue.len());
+                queue.retain(&holds);
             }
         }
     }
@@ -144,8 +134,7 @@ impl Segments {
 
     /// Bytes of all entries and of the queues.
     pub(super) fn all_bytes(&self) -> u64 {
-        let places: usize = self.queues.iter().map(VecDeque::capacity).sum();
-        self.entry_bytes() + (places * size_of::<Queued>()) as u64
+        self.entry_bytes() + self.queues.iter().map(Queue::len_bytes).sum::<u64>()
     }
 
     /// Entries in a segment.
