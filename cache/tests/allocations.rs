@@ -45,13 +45,13 @@ fn entries_weigh_what_they_allocate<S: Store>(per_thousand: u64) {
         // The rest is what an allocator rounds up.
         let real = |bytes: i64| (bytes - stats.table_bytes as i64) as f64 / stats.bytes as f64;
         let now = real(allocated.bytes_current);
-        assert!((0.85..1.03).contains(&now), "{count} x {answer_len}: {now}");
+        assert!((0.85..1.05).contains(&now), "{count} x {answer_len}: {now}");
 
         // What takes the place of another leaves nothing of it behind.
         let replaced = allocation_counter::measure(|| fill(&cache, count, &answer));
         assert_eq!(cache.stats(), stats);
         let then = real(allocated.bytes_current + replaced.bytes_current);
-        assert!((0.85..1.03).contains(&then), "{count} x {answer_len} replaced: {then}");
+        assert!((0.85..1.05).contains(&then), "{count} x {answer_len} replaced: {then}");
 
         let allocated = allocation_counter::measure(|| {
             let mut pin = cache.pin();
