@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 
-use crate::{Config, Hit, Inserted, Key, Kind, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry, Store};
+use crate::{
+    Config, Hit, Inserted, Key, Kind, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry, Store,
+};
 
 /// Runs the contract's tests for one implementation.
 macro_rules! suite {

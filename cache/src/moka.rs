@@ -28,7 +28,8 @@ use ::moka::sync::Cache;
 use ::moka::{Equivalent, Expiry};
 
 use crate::{
-    Config, Inserted, Key, Kind, Lifetime, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry, Stats, Store,
+    Config, Inserted, Key, Kind, Lifetime, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry, Stats,
+    Store,
 };
 
 /// How much longer than its TTL and stale time moka keeps an entry. It makes up for the difference
@@ -389,7 +390,8 @@ mod tests {
         let key = Key { hash, bytes: &bytes };
         let known = cache.with(&cache.pin(), key, 0, |found| found != Lookup::Miss);
         if !known {
-            let entry = NewEntry { answer: &[7; 40], ttl_s: 3600, stale_s: 0, kind: Kind::Negative };
+            let entry =
+                NewEntry { answer: &[7; 40], ttl_s: 3600, stale_s: 0, kind: Kind::Negative };
             cache.insert(key, entry, 0);
         }
         known

@@ -38,6 +38,9 @@ use crate::rr::{Class, Type};
 /// Bytes of a key after the name: type, class and variant.
 const SUFFIX_LEN: usize = 6;
 
+/// Stands in a key for no type in particular; no record has it (RFC 6895 §3.1: reserved).
+pub const NO_TYPE: Type = Type(0);
+
 /// The most bytes that a key may have.
 pub const MAX_KEY_LEN: usize = MAX_NAME_LEN + SUFFIX_LEN;
 

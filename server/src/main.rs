@@ -69,6 +69,7 @@ fn show(config: &Config) {
         let assignment = format!("{}={}", source.variable, source.value);
         println!("{assignment:<0$}  # {1}", variables + 1 + values, source.why);
     }
+    println!("# answer cache: {}", swiftlet::cache::NAME);
     for note in &config.notes {
         println!("# {note}");
     }

@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use socket2::Socket;
-use swiftlet_cache::{AnswerCache, Store as _};
+use swiftlet_cache::Store as _;
 use swiftlet_net::backend::{Backend as _, Epoll, Kind, Options};
 use swiftlet_net::clock::Clock;
 use swiftlet_net::socket::{Granted, Listener, open_stream_listener, probe};
 use swiftlet_net::{cores, limits};
 use swiftlet_parser::key::Seed;
 
+use crate::cache::{self, AnswerCache};
 use crate::clients::Clients;
 use crate::config::{Backend, Config, Http, TtlClock, format_bytes};
 use crate::control;
 use crate::desk::{Desk, Scratch};
 use crate::edns;
+use crate::flush::Flushes;
 use crate::lifecycle::Lifecycle;
 use crate::mailbox::Post;
 use crate::pipeline::Service;
@@ -288,6 +290,7 @@ fn service(config: &Config) -> Service {
             keepalive_100ms: (config.settings.tcp_idle_ms / 100) as u16,
         },
         cache: AnswerCache::new(swiftlet_cache::Config { max_bytes: config.cache_size }),
+        flushes: Flushes::default(),
         seed: Seed::new(rand::random()),
     }
 }
@@ -316,8 +319,8 @@ fn announce(config: &Config, plan: &Plan, opened: &[Opened]) {
         plan.kind.name(),
         settings.batch
     );
-    let cache = format_bytes(config.cache_size);
-    tracing::info!("answer cache of {cache} bytes ({})", why("SWIFTLET_CACHE_SIZE"));
+    let (size, kind) = (format_bytes(config.cache_size), cache::NAME);
+    tracing::info!("answer cache ({kind}) of {size} bytes ({})", why("SWIFTLET_CACHE_SIZE"));
     tracing::info!("forwarding to {} ({})", list(&config.upstreams), why("SWIFTLET_FORWARD"));
     tracing::info!("serving clients in {}", list(&settings.allow));
     if let Http::On(address) = settings.http {

@@ -15,9 +15,11 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use swiftlet_cache::Store as _;
 use swiftlet_net::backend::{Backend, Sent};
 use swiftlet_parser::key::{Key, KeyBuf};
 
+use crate::cache::EXPIRE_BUCKETS;
 use crate::desk::Desk;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::mailbox::{Letter, StreamAnswer};
@@ -92,7 +94,9 @@ struct Turns<B> {
 impl<B: Backend> Turns<B> {
     /// One turn. Returns whether there is more to do at once.
     fn turn(&mut self) -> bool {
-        self.worker.desk.tally.inc(Counter::Turns);
+        let desk = &self.worker.desk;
+        desk.tally.inc(Counter::Turns);
+        desk.service.cache.expire(desk.clock.now().boot_ms, EXPIRE_BUCKETS);
         // While finished answers are left nothing new is taken in, or they would pile up without bound
         // when queries come that can only be turned away. The kernel's buffers push back meanwhile.
         if self.answer_waiters() {

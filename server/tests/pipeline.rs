@@ -12,7 +12,7 @@ use support::{query, service};
 use swiftlet::pipeline::{Batch, Service, Shaper, Transport, Verdict, serve};
 use swiftlet::policy::Identity;
 use swiftlet::telemetry::{Board, Counter};
-use swiftlet_cache::{Key, NewEntry, Store as _};
+use swiftlet_cache::{Key, Kind, NewEntry, Store as _};
 use swiftlet_net::clock::Now;
 use swiftlet_parser::key::{KeyBuf, Variant};
 use swiftlet_parser::message::write_query;
@@ -66,7 +66,7 @@ fn store(service: &Service, name: &str, ttl: u32, dnssec_ok: bool, secure: bool)
     };
     let mut stored = Vec::new();
     template::build(&source, &mut stored).unwrap();
-    let entry = NewEntry { answer: &stored, ttl_s: ttl, stale_s: 0, negative: false };
+    let entry = NewEntry { answer: &stored, ttl_s: ttl, stale_s: 0, kind: Kind::Data };
     let place = Key { hash: key.hash, bytes: key.bytes };
     service.cache.insert(place, entry, STORED_AT.boot_ms);
 }

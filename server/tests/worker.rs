@@ -227,11 +227,11 @@ fn an_upstreams_reply_is_handled_within_5_ms_under_a_flood_of_hits() {
     assert!(at(0.75) < Duration::from_millis(5), "p75 {:?}", at(0.75));
 }
 
-/// The hit path of ours allocates nothing once it runs: 10,000 cached queries in whole turns. What is
-/// allowed for is moka's maintenance, which passes a bag to its epoch collector about once in 127 hits
-/// (see `cache/src/moka.rs`); a single allocation per batch would already be over it.
+/// The hit path allocates nothing once it runs: 10,000 cached queries in whole turns. Moka alone is
+/// allowed its maintenance, which passes a bag to its epoch collector about once in 127 hits (see
+/// `cache/src/moka.rs`).
 #[test]
-fn turns_of_hits_allocate_nothing_of_their_own() {
+fn turns_of_hits_allocate_nothing() {
     let upstream = Upstream::start(|asked| asked.reply(&asked.answer(3600)));
     let warm = 2_000;
     let measured = 10_000_usize.div_ceil(BATCH);
@@ -252,7 +252,8 @@ fn turns_of_hits_allocate_nothing_of_their_own() {
     assert!(board.sum(Counter::CacheHits) >= (measured * BATCH) as u64);
     let (before, after) = *counts.borrow();
     let allocations = after - before;
-    assert!(allocations <= (measured * BATCH / 100) as u64, "{allocations} in {measured} batches");
+    let allowed = if cfg!(feature = "moka-cache") { measured * BATCH / 100 } else { 0 };
+    assert!(allocations <= allowed as u64, "{allocations} in {measured} batches");
 }
 
 /// The law of the counters, when nothing runs any more.

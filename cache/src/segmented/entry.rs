@@ -26,7 +26,8 @@ use crate::{Key, Kind, Lifetime, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry};
 const HEADER_LEN: usize = size_of::<Header>();
 
 const _: () = assert!(HEADER_LEN == 32);
-const _: () = assert!(MAX_ANSWER_LEN <= u16::MAX as usize && MAX_KEY_LEN <= u16::MAX as usize);
+const _: () = assert!(MAX_ANSWER_LEN <= u16::MAX as usize);
+const _: () = assert!(MAX_KEY_LEN <= u16::MAX as usize);
 
 #[repr(C)]
 pub(super) struct Header {

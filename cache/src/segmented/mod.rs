@@ -319,12 +319,7 @@ impl SegmentedCache {
     }
 
     /// The slot and the entry of a key.
-    fn slot_of<'g>(
-        &self,
-        place: Place,
-        key: &[u8],
-        guard: &'g Guard,
-    ) -> Option<(Slot, Entry<'g>)> {
+    fn slot_of<'g>(&self, place: Place, key: &[u8], guard: &'g Guard) -> Option<(Slot, Entry<'g>)> {
         place
             .slots()
             .filter_map(|slot| Some((slot, self.table.get(slot, guard)?)))

@@ -9,7 +9,10 @@
 //! a process's heap are that short on x86-64 and AArch64 unless it asks for more by a hint to
 //! mmap(2), which no allocator does; [`Table::publish`] checks it.
 
-#![expect(unsafe_code, reason = "the table holds addresses of entries, with tags in the upper bits")]
+#![expect(
+    unsafe_code,
+    reason = "the table holds addresses of entries, with tags in the upper bits"
+)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;
@@ -154,7 +157,12 @@ impl Table {
 
     /// The entry with this key.
     #[inline]
-    pub(super) fn find<'g>(&self, place: Place, key: &[u8], _guard: &'g Guard) -> Option<Entry<'g>> {
+    pub(super) fn find<'g>(
+        &self,
+        place: Place,
+        key: &[u8],
+        _guard: &'g Guard,
+    ) -> Option<Entry<'g>> {
         let buckets = self.buckets();
         for bucket in place.buckets {
             for slot in &buckets[bucket].slots {

@@ -14,7 +14,7 @@ pub use answer::Shaper;
 
 use std::net::IpAddr;
 
-use swiftlet_cache::{self as cache, AnswerCache, Lookup, Pin, Store as _};
+use swiftlet_cache::{Lookup, Store as _};
 use swiftlet_net::clock::Now;
 use swiftlet_parser::edns::ExtendedError;
 use swiftlet_parser::key::{Key, KeyBuf, Seed, Variant};
@@ -23,7 +23,9 @@ use swiftlet_parser::query::{self, Query, Reject};
 use swiftlet_parser::rr::Rcode;
 use swiftlet_parser::template::Template;
 
+use crate::cache::{AnswerCache, Pin};
 use crate::edns;
+use crate::flush::Flushes;
 use crate::policy::{self, Action, Answer, Policies, Request};
 use crate::telemetry::Counter;
 
@@ -35,6 +37,8 @@ pub struct Service {
     pub edns: edns::Settings,
     /// The answer cache.
     pub cache: AnswerCache,
+    /// How often answers were flushed from it.
+    pub flushes: Flushes,
     /// The process's random seed for key hashes.
     pub seed: Seed,
 }
@@ -113,7 +117,7 @@ pub fn serve<'k>(
 
     let variant = Variant::new(query.dnssec_ok(), query.checking_disabled(), 0);
     let key = keys.build(&service.seed, qname, query.qtype, query.qclass, variant);
-    let probe = cache::Key { hash: key.hash, bytes: key.bytes };
+    let probe = swiftlet_cache::Key { hash: key.hash, bytes: key.bytes };
     let reply = service.cache.with(&batch.pin, probe, batch.now.boot_ms, |found| match found {
         Lookup::Fresh(hit) => Template::from_bytes(hit.answer)
             .map(|template| batch.shaper.stored(buf, &query, template, hit.age_s)),

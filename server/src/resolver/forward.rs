@@ -24,6 +24,7 @@ pub(super) async fn forward(resolver: &Resolver, key: &Key<'_>) -> Outcome {
     let order = resolver.upstreams.order();
     let tries = order.len().clamp(2, MAX_TRIES);
     let mut last = Failure::Timeout;
+    let flushes = resolver.service.flushes.count();
     for (tried, &server) in order.iter().cycle().take(tries).enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left < MIN_TRY {
@@ -31,7 +32,7 @@ pub(super) async fn forward(resolver: &Resolver, key: &Key<'_>) -> Outcome {
         }
         let share = left / (tries - tried) as u32;
         let result = match resolver.upstreams.ask(server, key, share).await {
-            Ok(reply) => store::store(resolver, key, reply.message()),
+            Ok(reply) => store::store(resolver, key, reply.message(), flushes),
             Err(failure) => Err(failure),
         };
         match result {

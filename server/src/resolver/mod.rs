@@ -16,8 +16,9 @@ use std::sync::Arc;
 use swiftlet_cache::{self as cache, Lookup, Store as _};
 use swiftlet_net::clock::Clock;
 use swiftlet_parser::edns::ExtendedError;
-use swiftlet_parser::key::Key;
+use swiftlet_parser::key::{Key, KeyBuf};
 use swiftlet_parser::rr::Rcode;
+use swiftlet_parser::template::Template;
 use tokio::sync::Notify;
 
 use crate::pipeline::Service;
@@ -161,7 +162,18 @@ impl Resolver {
         self.bell.notify_one();
     }
 
-    /// The answer, if it came into the cache since the miss.
+    /// The answer, if it came into the cache since the miss or follows from what is there.
+    fn known(&self, key: &Key<'_>) -> Option<Outcome> {
+        let mut keys = KeyBuf::default();
+        self.probe(key).or_else(|| {
+            let absent = self.probe(&store::nonexistence(&self.service.seed, key, &mut keys))?;
+            // Somebody may have asked for that type itself, and been told only that it isn't there.
+            matches!(&absent, Outcome::Answer { stored, .. }
+                if Template::from_bytes(stored)?.rcode() == Rcode::NXDOMAIN)
+            .then_some(absent)
+        })
+    }
+
     fn probe(&self, key: &Key<'_>) -> Option<Outcome> {
         let cache = &self.service.cache;
         let probe = cache::Key { hash: key.hash, bytes: key.bytes };
@@ -189,7 +201,7 @@ impl Flight {
             let Some(key) = Key::from_bytes(self.hash, &self.key) else {
                 return;
             };
-            match self.resolver.probe(&key) {
+            match self.resolver.known(&key) {
                 Some(known) => known,
                 None => forward::forward(&self.resolver, &key).await,
             }
@@ -229,9 +241,8 @@ impl Drop for Flight {
 mod tests {
     use std::time::Duration;
 
-    use swiftlet_cache::AnswerCache;
     use swiftlet_net::route::Route;
-    use swiftlet_parser::key::{CaseBits, KeyBuf, Seed, Variant};
+    use swiftlet_parser::key::{CaseBits, Seed, Variant};
     use swiftlet_parser::query;
     use swiftlet_parser::rr::{Class, Type};
 
@@ -250,7 +261,8 @@ mod tests {
                 special_use: special_use::Zones::default(),
             },
             edns: edns::Settings { udp_size: 1232, nsid: None, keepalive_100ms: 1 },
-            cache: AnswerCache::new(cache::Config { max_bytes: 1 << 20 }),
+            cache: crate::cache::AnswerCache::new(cache::Config { max_bytes: 1 << 20 }),
+            flushes: crate::flush::Flushes::default(),
             seed: Seed::new(1),
         });
         let (clock, tally) = (Clock::default(), board.tally(0));

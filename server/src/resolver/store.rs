@@ -9,8 +9,8 @@
 
 use std::collections::HashSet;
 
-use swiftlet_cache::{self as cache, NewEntry, Store as _};
-use swiftlet_parser::key::Key;
+use swiftlet_cache::{self as cache, Kind, NewEntry, Store as _};
+use swiftlet_parser::key::{Key, KeyBuf, NO_TYPE, Seed};
 use swiftlet_parser::name::Name;
 use swiftlet_parser::response::{Record, Response, Section};
 use swiftlet_parser::rr::{Class, Rcode, Type};
@@ -62,10 +62,13 @@ pub struct Scrubbed<'m> {
 }
 
 /// Scrubs a response, stores it under the key if its TTL allows, and returns its stored form.
+/// `flushes` is their count when upstream was asked. That a name doesn't exist is stored without the
+/// type as well, for questions of other types ([`nonexistence`]).
 pub(super) fn store(
     resolver: &Resolver,
     key: &Key<'_>,
     message: &[u8],
+    flushes: u64,
 ) -> Result<Vec<u8>, Failure> {
     let response = Response::parse(message).map_err(|_| Failure::Malformed)?;
     let scrubbed = scrub(&response, key, &resolver.limits)?;
@@ -83,13 +86,32 @@ pub(super) fn store(
         Some(template) if scrubbed.storable => template.min_ttl(),
         _ => 0,
     };
-    let entry = NewEntry { answer: &stored, ttl_s, stale_s: 0, negative: scrubbed.negative };
-    let place = cache::Key { hash: key.hash, bytes: key.bytes };
-    let now = resolver.clock.now();
-    if resolver.service.cache.insert(place, entry, now.boot_ms) == cache::Inserted::Stored {
-        resolver.tally.inc(Counter::CacheInserts);
+    let kind = if scrubbed.negative { Kind::Negative } else { Kind::Data };
+    let entry = NewEntry { answer: &stored, ttl_s, stale_s: 0, kind };
+    insert(resolver, key, entry, flushes);
+    if response.rcode() == Rcode::NXDOMAIN && scrubbed.answer.is_empty() {
+        let mut keys = KeyBuf::default();
+        let marker = nonexistence(&resolver.service.seed, key, &mut keys);
+        insert(resolver, &marker, entry, flushes);
     }
     Ok(stored)
+}
+
+fn insert(resolver: &Resolver, key: &Key<'_>, entry: NewEntry<'_>, flushes: u64) {
+    let (service, now) = (&resolver.service, resolver.clock.now());
+    let place = cache::Key { hash: key.hash, bytes: key.bytes };
+    if service.cache.insert(place, entry, now.boot_ms) == cache::Inserted::Stored {
+        resolver.tally.inc(Counter::CacheInserts);
+    }
+    if service.flushes.since(flushes) {
+        service.cache.remove(place);
+    }
+}
+
+/// The key under which it is stored that the name of `key` doesn't exist, whatever type is asked for
+/// (RFC 2308 §5, RFC 8020 §2 for the name itself). An answer with a CNAME says that of another name.
+pub(super) fn nonexistence<'k>(seed: &Seed, key: &Key<'_>, keys: &'k mut KeyBuf) -> Key<'k> {
+    keys.build(seed, key.qname(), NO_TYPE, key.qclass(), key.variant())
 }
 
 /// Keeps what answers the question.

@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 use ipnet::IpNet;
+use swiftlet::cache::AnswerCache;
+use swiftlet::flush::Flushes;
 use swiftlet::pipeline::Service;
 use swiftlet::policy::{Acl, Identity, Policies, special_use};
-use swiftlet_cache::{AnswerCache, Store as _};
+use swiftlet_cache::Store as _;
 use swiftlet_parser::key::Seed;
 
 /// Longer than anything here should take; reaching it is a failure.
@@ -230,6 +232,7 @@ pub fn service() -> Service {
         },
         edns: swiftlet::edns::Settings { udp_size: 1232, nsid: None, keepalive_100ms: 100 },
         cache: AnswerCache::new(swiftlet_cache::Config { max_bytes: 1 << 26 }),
+        flushes: Flushes::default(),
         seed: Seed::new(7),
     }
 }
