@@ -320,7 +320,7 @@ fn announce(config: &Config, plan: &Plan, opened: &[Opened]) {
         settings.batch
     );
     let (size, kind) = (format_bytes(config.cache_size), cache::NAME);
-    tracing::info!("answer cache ({kind}) of {size} bytes ({})", why("SWIFTLET_CACHE_SIZE"));
+    tracing::info!("answer cache of {size} bytes, {kind} ({})", why("SWIFTLET_CACHE_SIZE"));
     tracing::info!("forwarding to {} ({})", list(&config.upstreams), why("SWIFTLET_FORWARD"));
     tracing::info!("serving clients in {}", list(&settings.allow));
     if let Http::On(address) = settings.http {
