@@ -3,10 +3,14 @@
 //! [`hit`] is the measuring, the files beside it its parts: [`echo`] is what the server is compared
 //! to, [`process`] starts both, [`accounting`] reads what they used, [`interval`] judges the ratios
 //! and [`report`] shows them.
+//!
+//! Apart from that, [`instructions`] compares the instruction counts of the hot functions, which the
+//! benchmark of that name makes, with the committed ones.
 
 pub mod accounting;
 pub mod echo;
 pub mod hit;
+pub mod instructions;
 pub mod interval;
 pub mod process;
 pub mod report;

@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, value_parser};
 use swiftlet_bench::echo;
 use swiftlet_bench::hit::{PAIRS_MIN, Rounds, synthetic_names};
+use swiftlet_bench::instructions::{self, InstructionsArgs};
 use swiftlet_bench::process::Process;
 use swiftlet_bench::report::{Conditions, Outcome};
 use swiftlet_loadtest::{Authority, Queries};
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Measure cache hits: CPU of one worker per answer, as a ratio to the bare echo.
     Hit(HitArgs),
+    /// Compare the instruction counts of the hot functions with the committed ones.
+    Instructions(InstructionsArgs),
     /// Be the bare echo: send every datagram back as it came.
     Echo {
         /// Address and port to listen on.
@@ -84,6 +87,7 @@ fn range(low: i64, high: i64) -> clap::builder::RangedI64ValueParser<u32> {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Hit(args) => hit(&args),
+        Command::Instructions(args) => instructions::run(&args),
         Command::Echo { listen, core, pad } => {
             echo::serve(listen, core, pad).map(|never| match never {})
         }
