@@ -52,7 +52,8 @@ pub struct Options<'o> {
     /// Set to end the run early; what is outstanding is still waited for.
     pub stop: Option<&'o AtomicBool>,
     /// Where the numbers of names that are never asked twice begin, so that the runs of one program
-    /// don't repeat each other's.
+    /// don't repeat each other's. What is drawn at random follows from it too, for the same reason:
+    /// a run that drew the names of the run before would find them all in the cache.
     pub first_serial: u64,
 }
 
@@ -224,7 +225,7 @@ fn task<'q>(
     });
     Task {
         queries,
-        cursor: queries.cursor(thread, threads),
+        cursor: queries.cursor(thread, threads, options.first_serial),
         schedule,
         left,
         end_ns,

@@ -95,9 +95,9 @@ impl Queries {
         (0..self.len()).map(|index| self.get(index).len()).max().unwrap_or_default()
     }
 
-    /// Where the `index`th of `threads` threads begins to take queries.
-    pub(crate) fn cursor(&self, index: usize, threads: usize) -> Cursor<'_> {
-        Cursor::new(&self.parts, self.seed, index, threads)
+    /// Where the `index`th of `threads` threads begins to take queries, in a run of this number.
+    pub(crate) fn cursor(&self, index: usize, threads: usize, run: u64) -> Cursor<'_> {
+        Cursor::new(&self.parts, self.seed ^ mix(run), index, threads)
     }
 
     /// Writes a query with this ID to the beginning of `buf` and returns its length. `serial` makes
