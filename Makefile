@@ -9,7 +9,7 @@ export PATH := $(PATH):/usr/sbin
 IMAGE ?= swiftlet
 IMAGE_FLAGS ?=
 
-.PHONY: help run test check packages image test-image fuzz bench
+.PHONY: help run test check packages image test-image fuzz bench peers compare compare-full
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -46,3 +46,16 @@ fuzz: ## run each fuzz target for SECONDS_EACH (needs nightly and cargo-fuzz)
 bench: ## the server against a bare echo: CPU per answer, as a ratio
 	cargo build --release -p swiftlet -p swiftlet-bench
 	target/release/swiftlet-bench hit
+
+# Without root it says what is missing, and the comparison goes on with those that are there.
+peers: ## install the servers that ours is compared with, as root
+	-@.ci/install-test-packages unbound=unbound kresd=knot-resolver pdns_recursor=pdns-recursor \
+	    dnsdist=dnsdist named=bind9 nsd=nsd dnsmasq=dnsmasq-base knotd=knot
+
+compare: peers ## the server, its peers and the echo side by side: hits and misses
+	cargo build --release -p swiftlet -p swiftlet-bench
+	target/release/swiftlet-bench compare --results bench/results --workload hit --workload miss
+
+compare-full: peers ## the same for all workloads: Zipf's law, TCP and memory too
+	cargo build --release -p swiftlet -p swiftlet-bench
+	target/release/swiftlet-bench compare --results bench/results

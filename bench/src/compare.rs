@@ -116,8 +116,7 @@ impl Settings<'_> {
         let echo = processes.next().context("an echo always takes part")?;
         let echo = echo.map_err(|reason| anyhow::anyhow!("the echo: {reason}"))?;
         let others: Vec<Result<Process, String>> = processes.collect();
-        let mut entrants: Vec<Entrant<'_>> =
-            others.iter().flatten().map(|process| Entrant::new(process)).collect();
+        let mut entrants: Vec<Entrant<'_>> = others.iter().flatten().map(Entrant::new).collect();
 
         let start = Instant::now();
         let (pairs, count) = (rounds.pairs, entrants.len() as u32 + 1);

@@ -158,9 +158,10 @@ impl Page<'_> {
         if measured().any(Measured::is_lower_bound) {
             write!(
                 f,
-                "† The server was less than 90 % busy: the generator's core, or waiting, set the "
+                "† The server was less than 90 % busy: what else ran, on its own core or the "
             )?;
-            writeln!(f, "rate. It is a lower bound; the CPU per answer is what counts.\n")?;
+            write!(f, "generator's, set the rate. ")?;
+            writeln!(f, "It is a lower bound; the CPU per answer is what counts.\n")?;
         }
         let latencies = || measured().filter_map(|one| one.latency);
         if latencies().any(|latency| latency.verdict != Verdict::Server) {
