@@ -11,6 +11,8 @@ use anyhow::Context;
 use swiftlet_loadtest::{Authority, Behaviour, Limit};
 
 use crate::interval::Interval;
+use crate::latency;
+use crate::memory::{self, Held};
 use crate::outcome::{Finding, Measured, Outcome, Row};
 use crate::peers::Setup;
 use crate::process::Process;
@@ -18,7 +20,6 @@ use crate::report::Conditions;
 use crate::rounds::{Entrant, PAIRS_MIN, Pair, Rounds, Summary, ratio, synthetic_names};
 use crate::subject::Subject;
 use crate::workload::Workload;
-use crate::{latency, memory};
 
 /// Queries that bring a cache into the steady state of Zipf's law.
 const STEADY_QUERIES: u64 = 1_000_000;
@@ -146,7 +147,8 @@ impl Settings<'_> {
         zone: &[String],
         rounds: &mut Rounds<'_>,
     ) -> anyhow::Result<Process> {
-        let process = self.start(subject, workload, zone, rounds)?;
+        let cache_names = workload.shaping(self.memory_names).cache_names;
+        let process = self.start(subject, cache_names, zone, rounds)?;
         if !subject.kind.is_yardstick() {
             match workload {
                 Workload::Hit | Workload::Tcp => rounds.warm(&process)?,
@@ -161,14 +163,14 @@ impl Settings<'_> {
     fn start(
         &self,
         subject: &Subject,
-        workload: Workload,
+        cache_names: usize,
         zone: &[String],
         rounds: &Rounds<'_>,
     ) -> anyhow::Result<Process> {
         let setup = Setup {
             core: self.server_core,
             upstream: rounds.authority.address(),
-            cache_names: workload.shaping(self.memory_names).cache_names,
+            cache_names,
             names: zone,
         };
         let mut process = subject.start(&setup)?;
@@ -230,9 +232,7 @@ impl Settings<'_> {
         let mut rows = Vec::new();
         for subject in self.subjects.iter().filter(|one| one.takes_part_in(workload)) {
             say(workload, &format!("filling {}", subject.name));
-            let held = self
-                .start(subject, workload, &[], rounds)
-                .and_then(|process| memory::fill(rounds, &process, &names));
+            let held = self.fill_one(subject, rounds, &names);
             rounds.ensure_wanted()?;
             let finding = match held {
                 Ok(held) => Finding::Memory(held),
@@ -241,6 +241,19 @@ impl Settings<'_> {
             rows.push(row(subject, finding));
         }
         Ok(rows)
+    }
+
+    fn fill_one(
+        &self,
+        subject: &Subject,
+        rounds: &mut Rounds<'_>,
+        names: &[String],
+    ) -> anyhow::Result<Held> {
+        let small = self.start(subject, memory::FEW, &[], rounds)?;
+        let before = memory::empty(rounds, &small, names)?;
+        drop(small);
+        let process = self.start(subject, names.len(), &[], rounds)?;
+        memory::fill(rounds, &process, names, before)
     }
 }
 

@@ -1,8 +1,8 @@
-//! What a cached name takes of memory: the growth of a server's resident size while its cache fills,
-//! divided by the names that are really in it afterwards.
+//! What a cached name takes of memory: how much larger the server is with a cache full of them than
+//! with one of next to nothing, divided by the names that are really in it.
 //!
-//! Memory that a server has touched before the first name doesn't count, and what it has in reserve
-//! for names to come does: both sizes are told beside the quotient.
+//! The sizes are those of two processes: some servers take the memory of their whole cache at their
+//! start, so that one process doesn't grow while it fills.
 
 use serde::Serialize;
 use swiftlet_loadtest::Limit;
@@ -10,9 +10,8 @@ use swiftlet_loadtest::Limit;
 use crate::process::Process;
 use crate::rounds::{Rounds, queries_for};
 
-/// Names asked before the first reading, so that what a server allocates with its first queries is
-/// not taken for the cache.
-const FEW: usize = 100;
+/// Names that the smaller cache is for.
+pub const FEW: usize = 1000;
 
 /// Names asked again to see how many are kept.
 const SAMPLE: usize = 100_000;
@@ -31,9 +30,9 @@ pub struct Held {
     pub lost: u64,
     /// Answers of that pass with another RCODE than NOERROR.
     pub failed: u64,
-    /// Resident bytes before.
+    /// Resident bytes with a cache of next to nothing.
     pub before: u64,
-    /// Resident bytes after.
+    /// Resident bytes with the full cache.
     pub after: u64,
 }
 
@@ -55,16 +54,28 @@ impl Held {
     }
 }
 
-/// Fills the cache of a server that has just been started.
+/// Resident bytes of a server with a cache for [`FEW`] names, when it has been asked for a tenth of
+/// them, so that what it allocates with its first queries is not taken for the cache.
 ///
 /// # Errors
 /// If it cannot be asked, or if this was to be stopped.
-pub fn fill(rounds: &mut Rounds<'_>, server: &Process, names: &[String]) -> anyhow::Result<Held> {
-    let (sockets, window) = (rounds.sockets, rounds.window);
-    rounds.queries = queries_for(&names[..FEW.min(names.len())])?;
-    rounds.load(server, Limit::Each, sockets, None)?;
-    let before = server.resident_bytes()?;
+pub fn empty(rounds: &mut Rounds<'_>, server: &Process, names: &[String]) -> anyhow::Result<u64> {
+    rounds.queries = queries_for(&names[..(FEW / 10).min(names.len())])?;
+    rounds.load(server, Limit::Each, rounds.sockets, None)?;
+    server.resident_bytes()
+}
 
+/// Fills the cache of a server that has just been started; `before` is what [`empty`] gave.
+///
+/// # Errors
+/// If it cannot be asked, or if this was to be stopped.
+pub fn fill(
+    rounds: &mut Rounds<'_>,
+    server: &Process,
+    names: &[String],
+    before: u64,
+) -> anyhow::Result<Held> {
+    let window = rounds.window;
     rounds.queries = queries_for(names)?;
     let mut passes = 0;
     let last = loop {

@@ -12,6 +12,7 @@
 //! its ratios, the A/A ratios, are made in the same way at the same time, and a difference smaller
 //! than theirs from 1 says nothing.
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -135,8 +136,16 @@ impl Rounds<'_> {
     }
 
     /// Asks for every name until a whole pass is answered with NOERROR and nothing of it went
-    /// upstream.
+    /// upstream. That is over UDP whatever carries the rounds: there is one cache, and a server that
+    /// closes connections in the midst of their queries is to show it in its rounds.
     pub fn warm(&mut self, server: &Process) -> anyhow::Result<()> {
+        let transport = mem::take(&mut self.transport);
+        let outcome = self.warm_over_udp(server);
+        self.transport = transport;
+        outcome
+    }
+
+    fn warm_over_udp(&mut self, server: &Process) -> anyhow::Result<()> {
         let mut last = None;
         for _ in 0..WARM_PASSES_MAX {
             let asked = self.authority.answered();

@@ -95,10 +95,11 @@ impl Workload {
                  connection as it came."
             }
             Self::Memory => {
-                "Each server gets a cache for as many names as are asked, is asked for all of them, \
-                 and its resident memory (the whole process, mapped files included) is read before \
-                 and after. What is divided by is the number of names that are really cached then, \
-                 by a sample asked again."
+                "Each server gets a cache for as many names as are asked and is asked for all of \
+                 them. Its resident memory (all its processes, mapped files included) is compared \
+                 with that of the same server with a cache for 1,000 names, so that what is taken at \
+                 the start counts too, and the growth is divided by the number of names that are \
+                 really cached then, by a sample asked again."
             }
         }
     }

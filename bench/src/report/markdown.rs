@@ -126,8 +126,16 @@ fn latency(measured: &Measured) -> [String; 4] {
 
 fn memory_table(outcome: &Outcome) -> Table {
     let ranks = outcome.ranks(|row| row.cost().map(|cost| -cost));
-    let heads =
-        ["server", "bytes per name", "rank", "names kept", "before", "after", "lost", "failed"];
+    let heads = [
+        "server",
+        "bytes per name",
+        "rank",
+        "names kept",
+        "small cache",
+        "full cache",
+        "lost",
+        "failed",
+    ];
     let cells = |row: &Row| {
         let Finding::Memory(held) = row.finding else { return None };
         let Held { before, after, lost, failed, .. } = held;
