@@ -105,7 +105,7 @@ impl<'q, C: Carrier> Generator<'q, C> {
     pub(crate) fn run(mut self, ticks: &Sender<(u64, Report)>) -> io::Result<()> {
         sharpen_timers();
         let mut cpu_ns = thread_cpu_ns();
-        let (mut expired_ns, mut second) = (0, 0);
+        let (mut expired_ns, mut second, mut second_ns) = (0, 0, 0);
         self.refill_all(self.now_ns())?;
         loop {
             self.carrier.wait(self.wait_time())?;
@@ -130,6 +130,8 @@ impl<'q, C: Carrier> Generator<'q, C> {
             if now_ns / 1_000_000_000 > second || is_end {
                 let used_ns = thread_cpu_ns();
                 self.report.cpu = Duration::from_nanos(used_ns - cpu_ns);
+                self.report.length = Duration::from_nanos(now_ns - second_ns);
+                second_ns = now_ns;
                 cpu_ns = used_ns;
                 if is_end {
                     self.count_unsent();
