@@ -14,6 +14,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use swiftlet_net::client::{sharpen_timers, thread_cpu_ns};
@@ -30,6 +31,14 @@ const WAIT: Duration = Duration::from_millis(20);
 /// The shortest wait in the open loop: what is due within it goes out together, which costs less
 /// than to be woken for each.
 const NAP: Duration = Duration::from_micros(50);
+
+/// Share of the usual latency that the closed loop sleeps before it reads, so that replies come in
+/// batches: `1 / NAP_PART`. A server that is the bottleneck has the rest of the window to work on
+/// and doesn't notice; where the window is the bottleneck, the rate is lower by this share at most.
+const NAP_PART: u64 = 8;
+
+/// The longest such sleep.
+const NAP_MAX: Duration = Duration::from_micros(200);
 
 /// A query that is sent later than this after it was due was held up by the generator. Shorter
 /// delays, as when the scheduler lets something else run, are in the latency but prove nothing.
@@ -91,6 +100,8 @@ pub(crate) struct Generator<'q, C> {
     returned: Vec<usize>,
     /// The channel whose turn it is in the open loop.
     turn: usize,
+    /// The usual latency: a moving mean over the last reads.
+    usual_ns: u64,
     report: Report,
 }
 
@@ -98,7 +109,7 @@ impl<'q, C: Carrier> Generator<'q, C> {
     /// One lane for each of the carrier's channels.
     pub(crate) fn new(task: Task<'q>, carrier: C, lanes: Vec<Lane>) -> Self {
         let report = Report::new(1);
-        Self { task, carrier, lanes, returned: Vec::new(), turn: 0, report }
+        Self { task, carrier, lanes, returned: Vec::new(), turn: 0, usual_ns: 0, report }
     }
 
     /// Runs to the end and sends the report of each second, with its number.
@@ -108,6 +119,7 @@ impl<'q, C: Carrier> Generator<'q, C> {
         let (mut expired_ns, mut second, mut second_ns) = (0, 0, 0);
         self.refill_all(self.now_ns())?;
         loop {
+            self.nap();
             self.carrier.wait(self.wait_time())?;
             for channel in 0..self.carrier.channels() {
                 if self.carrier.is_ready(channel) {
@@ -167,6 +179,14 @@ impl<'q, C: Carrier> Generator<'q, C> {
         time_is_up || left == Some(0) || stop.load(Ordering::Relaxed)
     }
 
+    /// In the closed loop: lets some replies come in, when that is worth a system call.
+    fn nap(&self) {
+        let nap = Duration::from_nanos(self.usual_ns / NAP_PART).min(NAP_MAX);
+        if self.task.schedule.is_none() && nap >= NAP {
+            thread::sleep(nap);
+        }
+    }
+
     fn wait_time(&self) -> Duration {
         let Some(schedule) = &self.task.schedule else {
             return WAIT;
@@ -181,6 +201,7 @@ impl<'q, C: Carrier> Generator<'q, C> {
     /// Reads one batch of replies.
     fn collect(&mut self, channel: usize) -> io::Result<()> {
         let (report, lane) = (&mut self.report, &mut self.lanes[channel]);
+        let mut latest_ns = None;
         let (queries, start) = (self.task.queries, self.task.start);
         let is_open_loop = self.task.schedule.is_some();
         let mut now = None;
@@ -197,7 +218,9 @@ impl<'q, C: Carrier> Generator<'q, C> {
             report.answered += 1;
             report.elapsed = now;
             report.bytes_received += reply.len() as u64;
-            report.latency.saturating_record(now_ns.saturating_sub(asked.due_ns));
+            let latency_ns = now_ns.saturating_sub(asked.due_ns);
+            report.latency.saturating_record(latency_ns);
+            latest_ns = Some(latency_ns);
             if is_open_loop {
                 report.service.saturating_record(now_ns.saturating_sub(asked.sent_ns));
             }
@@ -205,6 +228,9 @@ impl<'q, C: Carrier> Generator<'q, C> {
             report.truncated += u64::from(reply[2] >> 1 & 1);
             report.rcodes[usize::from(reply[3] & 15)] += 1;
         })?;
+        if let Some(latest_ns) = latest_ns {
+            self.usual_ns = (7 * self.usual_ns + latest_ns) / 8;
+        }
         match received {
             Received::Replies => {}
             Received::Refused => report.unreachable += 1,

@@ -12,6 +12,7 @@ use socket2::{Domain, Socket, Type};
 pub use crate::sys::client::{
     BATCH_MAX, Datagrams, Parcel, Poll, confine, sharpen_timers, thread_cpu_ns,
 };
+pub use crate::sys::segments::Segments;
 
 /// Receive buffer to ask for; the kernel grants `net.core.rmem_max` at most.
 const RECEIVE_BUFFER: usize = 4 << 20;

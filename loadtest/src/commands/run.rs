@@ -107,6 +107,7 @@ fn measure(
     let options = Options {
         rate: args.rate,
         transport: args.load.transport(),
+        datagrams_apart: args.load.no_segmentation,
         sources: args.load.sources(),
         stop: Some(stop),
         first_serial: u64::from(index) << 36,
