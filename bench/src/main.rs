@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, value_parser};
-use swiftlet_bench::echo;
 use swiftlet_bench::hit::{PAIRS_MIN, Rounds, synthetic_names};
 use swiftlet_bench::process::Process;
 use swiftlet_bench::report::{Conditions, Outcome};
+use swiftlet_bench::{echo, generator};
 use swiftlet_loadtest::{Authority, Queries};
 
 /// Measures what an answer costs the server, against the least that it could cost.
@@ -26,6 +26,8 @@ struct Cli {
 enum Command {
     /// Measure cache hits: CPU of one worker per answer, as a ratio to the bare echo.
     Hit(HitArgs),
+    /// Measure the load generator: its cost beside dnsperf's, its authority beside the bare echo.
+    Generator(generator::Args),
     /// Be the bare echo: send every datagram back as it came.
     Echo {
         /// Address and port to listen on.
@@ -84,6 +86,7 @@ fn range(low: i64, high: i64) -> clap::builder::RangedI64ValueParser<u32> {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Hit(args) => hit(&args),
+        Command::Generator(args) => generator::run(&args),
         Command::Echo { listen, core, pad } => {
             echo::serve(listen, core, pad).map(|never| match never {})
         }

@@ -64,7 +64,8 @@ impl Process {
         Self::start(name, address, command, core)
     }
 
-    fn start(
+    /// Any other program, on this core; what it prints is thrown away.
+    pub(crate) fn start(
         name: &str,
         address: SocketAddr,
         mut command: Command,
@@ -123,7 +124,7 @@ fn is_setting(variable: &OsStr) -> bool {
 }
 
 /// An address on loopback whose port is free for UDP and TCP now.
-fn free_address() -> io::Result<SocketAddr> {
+pub(crate) fn free_address() -> io::Result<SocketAddr> {
     let mut last = io::ErrorKind::AddrInUse.into();
     for _ in 0..16 {
         let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;

@@ -93,7 +93,9 @@ fn curve(page: &mut String, outcome: &Outcome) {
 const LENGTH_MIN_S: f64 = 0.5;
 
 fn over_time(page: &mut String, outcome: &Outcome) {
-    let seconds = outcome.seconds.iter().filter(|second| second.length_s >= LENGTH_MIN_S);
+    // At the end nothing is sent, and what is outstanding is waited for.
+    let sent = outcome.seconds.iter().rposition(|second| second.sent > 0).map_or(0, |at| at + 1);
+    let seconds = outcome.seconds[..sent].iter().filter(|second| second.length_s >= LENGTH_MIN_S);
     if seconds.clone().count() < 2 {
         page.push_str("<section><h2>Rate over time</h2><p>too short for a chart</p></section>\n");
         return;
