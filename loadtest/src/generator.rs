@@ -1,6 +1,7 @@
 //! The loop of one thread.
 //!
 //! ```text
+//! closed loop     sleep for a small part of the usual latency, so that replies come in batches
 //! per turn        wait in ppoll(2): until a reply comes, or the next query of the schedule is due
 //!   per channel   read a batch, match each reply (ID -> slot, generation, question), note its latency
 //!   closed loop   each freed slot lets the next query go

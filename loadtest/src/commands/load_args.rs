@@ -181,7 +181,14 @@ impl LoadArgs {
                 Source::Fresh(suffix) => builder.add_fresh_names(&suffix, share)?,
             }
         }
-        Ok(builder.build())
+        let queries = builder.build();
+        match queries.passed_over() {
+            0 => {}
+            count => eprintln!(
+                "passed over {count} packets of the recording: no queries over UDP to port 53"
+            ),
+        }
+        Ok(queries)
     }
 }
 
