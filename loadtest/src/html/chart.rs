@@ -49,6 +49,8 @@ struct Axis {
     scale: Scale,
     low: f64,
     high: f64,
+    /// From tick to tick; a divisor of the range.
+    step: f64,
 }
 
 impl Chart {
@@ -143,12 +145,12 @@ impl Axis {
         }
         Some(if is_log {
             let (low, high) = (low.log10().floor(), high.log10().ceil());
-            Self { scale, low, high: high.max(low + 1.0) }
+            Self { scale, low, high: high.max(low + 1.0), step: 1.0 }
         } else {
             // All zero is a line on the floor, under a scale that can be read.
             let high = if high > 0.0 { high } else { 1.0 };
             let step = step(high / TICKS);
-            Self { scale, low: 0.0, high: (high / step).ceil().max(1.0) * step }
+            Self { scale, low: 0.0, high: (high / step).ceil().max(1.0) * step, step }
         })
     }
 
@@ -159,14 +161,13 @@ impl Axis {
     }
 
     fn ticks(&self) -> Vec<(f64, String)> {
-        let count = |step: f64| ((self.high - self.low) / step).round() as i32;
+        let count = ((self.high - self.low) / self.step).round() as i32;
         match self.scale {
             Scale::Linear => {
-                let step = step((self.high - self.low) / TICKS);
-                let at = |index| self.low + f64::from(index) * step;
-                (0..=count(step)).map(|index| (at(index), short(at(index)))).collect()
+                let at = |index| self.low + f64::from(index) * self.step;
+                (0..=count).map(|index| (at(index), short(at(index)))).collect()
             }
-            Scale::Log | Scale::Nines => (0..=count(1.0))
+            Scale::Log | Scale::Nines => (0..=count)
                 .map(|index| {
                     let power = self.low + f64::from(index);
                     let value = 10f64.powf(power);
@@ -220,11 +221,18 @@ mod tests {
     #[test]
     fn axes_hold_their_values() {
         for scale in [Scale::Linear, Scale::Log, Scale::Nines] {
-            for values in [vec![1.0], vec![1.0, 7.0, 1234.5], vec![0.002, 3e7], vec![5e5, 5e5]] {
+            let more = vec![3003.0, 1.0];
+            for values in
+                [vec![1.0], vec![1.0, 7.0, 1234.5], vec![0.002, 3e7], vec![5e5, 5e5], more]
+            {
                 let axis = Axis::over(scale, values.iter().copied()).expect("values");
                 assert!(values.iter().all(|&value| (0.0..=1.0).contains(&axis.place(value))));
                 let ticks = axis.ticks();
                 assert!((2..=14).contains(&ticks.len()), "{}", ticks.len());
+                let places: Vec<f64> = ticks.iter().map(|(value, _)| axis.place(*value)).collect();
+                let gap = 1.0 / (ticks.len() - 1) as f64;
+                let is_even = |pair: &[f64]| (pair[1] - pair[0] - gap).abs() < 1e-6;
+                assert!(places.windows(2).all(is_even), "{places:?}");
             }
             assert!(Axis::over(scale, std::iter::empty()).is_none());
         }

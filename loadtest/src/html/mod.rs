@@ -15,7 +15,7 @@ const STYLE: &str = "\
 body{margin:0 auto;padding:1rem;max-width:64rem;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif}\
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin:1.6rem 0 .3rem}\
 code{overflow-wrap:anywhere;color:var(--dim)}\
-table{border-collapse:collapse}td{padding:.15rem .9rem .15rem 0;border-bottom:1px solid var(--grid)}td+td{text-align:right;font-variant-numeric:tabular-nums}\
+table{border-collapse:collapse}td{padding:.15rem .9rem .15rem 0;border-bottom:1px solid var(--grid)}td+td{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}\
 .warn{color:var(--b);font-weight:600}.key span{margin-right:1rem;white-space:nowrap}\
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:0 2rem}section{min-width:0}\
 svg{width:100%;height:auto;display:block}svg text{fill:var(--dim);font-size:15px}\
