@@ -4,10 +4,12 @@
 //! the echo; [`compare`] puts all of [`peers`] there too, for each [`workload`], with [`latency`]
 //! and [`memory`]. [`echo`] is the yardstick, [`process`] starts them all, [`accounting`] reads what
 //! they used, [`interval`] judges the ratios, [`outcome`] is what comes of it and [`report`] shows it.
+//! [`generator`] measures the load generator itself.
 
 pub mod accounting;
 pub mod compare;
 pub mod echo;
+pub mod generator;
 pub mod hit;
 pub mod interval;
 pub mod latency;

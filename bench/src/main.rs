@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use swiftlet_bench::echo;
+use swiftlet_bench::{echo, generator};
 
 use commands::{compare, hit};
 
@@ -24,6 +24,8 @@ enum Command {
     Hit(hit::Args),
     /// Put the server, its peers and the bare echo side by side, workload by workload.
     Compare(compare::Args),
+    /// Measure the load generator: its cost beside dnsperf's, its authority beside the bare echo.
+    Generator(generator::Args),
     /// Be the bare echo: send everything back as it came.
     Echo {
         /// Address and port to listen on.
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Hit(args) => hit::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Generator(args) => generator::run(&args),
         Command::Echo { listen, core, pad } => {
             echo::serve(listen, core, pad).map(|never| match never {})
         }

@@ -30,6 +30,7 @@ pub struct Queries {
     places: Vec<Place>,
     parts: Vec<Part>,
     seed: u64,
+    passed_over: usize,
 }
 
 /// One packet.
@@ -81,6 +82,12 @@ impl Queries {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
+    }
+
+    /// Packets of pcap files that are no queries over UDP to port 53, or cannot be sent.
+    #[must_use]
+    pub fn passed_over(&self) -> usize {
+        self.passed_over
     }
 
     /// The packet at `index`, which is below [`Queries::len`].
@@ -171,13 +178,12 @@ impl Builder {
         let start = self.queries.len();
         let recording = |reason| QueriesError::Recording { path: path.to_owned(), reason };
         for packet in pcap::queries(&bytes).map_err(recording)? {
-            let packet = packet.map_err(recording)?;
-            let Ok(facts) = query::parse(packet) else {
+            let packet = packet.map_err(recording)?.filter(|packet| packet.len() <= MAX_QUERY_LEN);
+            let query = packet.and_then(|packet| Some((packet, query::parse(packet).ok()?)));
+            let Some((packet, facts)) = query.filter(|_| self.queries.len() < MAX_QUERIES) else {
+                self.queries.passed_over += 1;
                 continue;
             };
-            if packet.len() > MAX_QUERY_LEN || self.queries.len() == MAX_QUERIES {
-                continue;
-            }
             self.queries.packets.extend_from_slice(&[0, 0]);
             self.queries.packets.extend_from_slice(&packet[2..]);
             self.end_packet(facts.question_end() - HEADER_LEN, false);
