@@ -17,6 +17,7 @@ RUNNER := $(TARGET)/tools/gungraun-$(GUNGRAUN)/bin/gungraun-runner
 COUNTS := $(TARGET)/gungraun
 
 .PHONY: help run test check packages image test-image fuzz bench bench-micro bench-check bench-baseline counts
+.PHONY: bench-generator peers compare compare-full
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -52,7 +53,7 @@ fuzz: ## run each fuzz target for SECONDS_EACH (needs nightly and cargo-fuzz)
 
 bench: ## the server against a bare echo: CPU per answer, as a ratio
 	cargo build --release -p swiftlet -p swiftlet-bench
-	target/release/swiftlet-bench hit
+	$(TARGET)/release/swiftlet-bench hit
 
 bench-micro: ## time each hot function by itself, in a few minutes
 	cargo bench -p swiftlet-bench --bench micro
@@ -76,3 +77,21 @@ counts: $(RUNNER)
 $(RUNNER):
 	cargo install --quiet --locked --debug --root $(TARGET)/tools/gungraun-$(GUNGRAUN) \
 	    --version $(GUNGRAUN) gungraun-runner
+
+bench-generator: packages ## the load generator beside dnsperf, its authority beside the echo
+	cargo build --release -p swiftlet-loadtest -p swiftlet-bench
+	$(TARGET)/release/swiftlet-bench generator --markdown bench/results/generator.md \
+	    --json bench/results/generator.json
+
+# Without root it says what is missing, and the comparison goes on with those that are there.
+peers: ## install the servers that ours is compared with, as root
+	-@.ci/install-test-packages unbound=unbound kresd=knot-resolver pdns_recursor=pdns-recursor \
+	    dnsdist=dnsdist named=bind9 nsd=nsd dnsmasq=dnsmasq-base knotd=knot
+
+compare: peers ## the server, its peers and the echo side by side: hits and misses
+	cargo build --release -p swiftlet -p swiftlet-bench
+	$(TARGET)/release/swiftlet-bench compare --results bench/results --workload hit --workload miss
+
+compare-full: peers ## the same for all workloads: Zipf's law, TCP and memory too
+	cargo build --release -p swiftlet -p swiftlet-bench
+	$(TARGET)/release/swiftlet-bench compare --results bench/results
