@@ -65,6 +65,8 @@ pub struct Peer {
     template: &'static str,
     /// Arguments, with placeholders.
     arguments: &'static [&'static str],
+    /// The limit on open files that it is started with, unless the usual one suits it.
+    open_files: Option<u32>,
     /// A program that its packagers run beside it, with arguments.
     companion: Option<(&'static str, &'static [&'static str])>,
     /// The argument that makes it tell its version.
@@ -82,6 +84,7 @@ pub const PEERS: &[Peer] = &[
         file: "unbound.conf",
         template: include_str!("../peers/unbound.conf"),
         arguments: &["-d", "-p", "-c", "@CONFIG@"],
+        open_files: None,
         companion: None,
         version: "-V",
         bytes_per_name: &[("MESSAGE_BYTES", 264), ("RRSET_BYTES", 352)],
@@ -92,9 +95,10 @@ pub const PEERS: &[Peer] = &[
         file: "kresd.lua",
         template: include_str!("../peers/kresd.lua"),
         arguments: &["-n", "-q", "-c", "@CONFIG@", "@DIR@"],
+        open_files: None,
         companion: Some(("kres-cache-gc", &["-c", "@DIR@/cache", "-d", "1000"])),
         version: "-V",
-        bytes_per_name: &[("CACHE_BYTES", 110)],
+        bytes_per_name: &[("CACHE_BYTES", 220)],
     },
     Peer {
         name: "pdns_recursor",
@@ -102,6 +106,7 @@ pub const PEERS: &[Peer] = &[
         file: "recursor.conf",
         template: include_str!("../peers/pdns_recursor.conf"),
         arguments: &["--config-dir=@DIR@"],
+        open_files: None,
         companion: None,
         version: "--version",
         bytes_per_name: &[],
@@ -112,6 +117,7 @@ pub const PEERS: &[Peer] = &[
         file: "dnsdist.lua",
         template: include_str!("../peers/dnsdist.lua"),
         arguments: &["--supervised", "--disable-syslog", "--config", "@CONFIG@"],
+        open_files: None,
         companion: None,
         version: "--version",
         bytes_per_name: &[],
@@ -122,6 +128,7 @@ pub const PEERS: &[Peer] = &[
         file: "named.conf",
         template: include_str!("../peers/named.conf"),
         arguments: &["-f", "-n", "1", "-c", "@CONFIG@"],
+        open_files: None,
         companion: None,
         version: "-V",
         bytes_per_name: &[("CACHE_BYTES", 420)],
@@ -132,6 +139,8 @@ pub const PEERS: &[Peer] = &[
         file: "dnsmasq.conf",
         template: include_str!("../peers/dnsmasq.conf"),
         arguments: &["--keep-in-foreground", "--log-facility=-", "--conf-file=@CONFIG@"],
+        // It walks a table of a third of that for each query; services get 1024 from systemd.
+        open_files: Some(1024),
         companion: None,
         version: "--version",
         bytes_per_name: &[],
@@ -142,6 +151,7 @@ pub const PEERS: &[Peer] = &[
         file: "knotd.conf",
         template: include_str!("../peers/knotd.conf"),
         arguments: &["-c", "@CONFIG@"],
+        open_files: None,
         companion: None,
         version: "-V",
         bytes_per_name: &[],
@@ -152,6 +162,7 @@ pub const PEERS: &[Peer] = &[
         file: "nsd.conf",
         template: include_str!("../peers/nsd.conf"),
         arguments: &["-d", "-c", "@CONFIG@"],
+        open_files: None,
         companion: None,
         version: "-v",
         bytes_per_name: &[],
@@ -186,7 +197,12 @@ impl Peer {
             let zone = zone::text(setup.names);
             write(&path.join("zone"), &zone)?;
         }
-        let command = command_of(program, self.arguments, &values)?;
+        let mut command = command_of(program, self.arguments, &values)?;
+        if let Some(limit) = self.open_files {
+            let limited = command;
+            command = Command::new("prlimit");
+            command.arg(format!("--nofile={limit}")).arg(program).args(limited.get_args());
+        }
         let companion = self.companion.and_then(|(name, arguments)| Some((find(name)?, arguments)));
         let companion =
             companion.map(|(program, arguments)| command_of(&program, arguments, &values));

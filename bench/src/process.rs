@@ -15,6 +15,7 @@ use anyhow::Context;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use socket2::{SockRef, Type};
 use swiftlet_net::client::confine;
 use tempfile::TempDir;
@@ -60,6 +61,7 @@ pub struct Process {
     pub name: String,
     /// Where it listens, over UDP and TCP.
     pub address: SocketAddr,
+    core: usize,
     child: Child,
     companion: Option<Child>,
     directory: Option<TempDir>,
@@ -108,7 +110,7 @@ impl Process {
         directory: Option<TempDir>,
     ) -> anyhow::Result<Self> {
         let child = spawn(&mut command, core, directory.as_ref(), 0)?;
-        Ok(Self { name: name.to_owned(), address, child, companion: None, directory })
+        Ok(Self { name: name.to_owned(), address, core, child, companion: None, directory })
     }
 
     /// Starts a program that belongs to the server: what it uses counts for it.
@@ -188,6 +190,27 @@ impl Process {
             }
         }
         self.widen_queues();
+        self.confine_threads()
+    }
+
+    /// Brings all threads back to the core. Some place themselves, whatever they were started on:
+    /// knotd puts its first UDP worker on the first core, which is the generator's.
+    fn confine_threads(&self) -> anyhow::Result<()> {
+        let mut cores = CpuSet::new();
+        cores.set(self.core);
+        for pid in self.group().pids()? {
+            for thread in threads_of(pid) {
+                match sched_setaffinity(Some(thread), &cores) {
+                    // It has ended since.
+                    Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                    Err(error) => {
+                        return Err(error).with_context(|| {
+                            format!("cannot bring {} to core {}", self.name, self.core)
+                        });
+                    }
+                }
+            }
+        }
         Ok(())
     }
 
@@ -328,6 +351,13 @@ fn ask_stream(address: SocketAddr, query: &[u8]) -> io::Result<()> {
 
 fn check_id(reply: &[u8], query: &[u8]) -> io::Result<()> {
     if query.starts_with(reply) { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// The ids of a process's threads; none if it has ended.
+fn threads_of(pid: u32) -> Vec<rustix::process::Pid> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let number = |entry: DirEntry| entry.file_name().to_str()?.parse().ok();
+    entries.filter_map(number).filter_map(rustix::process::Pid::from_raw).collect()
 }
 
 /// Whether this is a setting of the server: one from the caller's environment would change what is
