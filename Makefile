@@ -9,10 +9,18 @@ export PATH := $(PATH):/usr/sbin
 IMAGE ?= swiftlet
 IMAGE_FLAGS ?=
 
-.PHONY: help run test check packages image test-image fuzz bench
+# Where cargo builds, and below it the counter of instructions and its counts.
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# The runner must have the version of the library.
+GUNGRAUN := $(shell sed -n '/^name = "gungraun"$$/{n;s/^version = "\(.*\)"/\1/p}' Cargo.lock)
+RUNNER := $(TARGET)/tools/gungraun-$(GUNGRAUN)/bin/gungraun-runner
+COUNTS := $(TARGET)/gungraun
+
+.PHONY: help run test check packages image test-image fuzz bench bench-micro bench-check bench-baseline counts
+.PHONY: bench-generator peers compare compare-full
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 run: ## build and start the server on port 5300 of loopback
 	cargo run --release
@@ -45,4 +53,45 @@ fuzz: ## run each fuzz target for SECONDS_EACH (needs nightly and cargo-fuzz)
 
 bench: ## the server against a bare echo: CPU per answer, as a ratio
 	cargo build --release -p swiftlet -p swiftlet-bench
-	target/release/swiftlet-bench hit
+	$(TARGET)/release/swiftlet-bench hit
+
+bench-micro: ## time each hot function by itself, in a few minutes
+	cargo bench -p swiftlet-bench --bench micro
+
+bench-check: counts ## count the instructions of each hot function; fail if one grew by more than 3 %
+	cargo run --quiet -p swiftlet-bench -- instructions --check --summaries $(COUNTS)
+
+bench-baseline: counts ## count them, and make that what bench-check compares with
+	cargo run --quiet -p swiftlet-bench -- instructions --write --summaries $(COUNTS)
+
+counts: $(RUNNER)
+	@.ci/install-test-packages valgrind=valgrind
+	cargo bench --quiet -p swiftlet-bench --bench instructions --no-run
+	@rm -rf $(COUNTS) && mkdir -p $(COUNTS)
+	@echo "counting instructions under callgrind ..."
+	@GUNGRAUN_RUNNER=$(RUNNER) GUNGRAUN_HOME=$(COUNTS) \
+	    cargo bench --quiet -p swiftlet-bench --bench instructions -- --save-summary=json --parallel=2 \
+	    >$(COUNTS)/log 2>&1 || { cat $(COUNTS)/log; exit 1; }
+
+# Unoptimized, for it is waited for longer than it runs.
+$(RUNNER):
+	cargo install --quiet --locked --debug --root $(TARGET)/tools/gungraun-$(GUNGRAUN) \
+	    --version $(GUNGRAUN) gungraun-runner
+
+bench-generator: packages ## the load generator beside dnsperf, its authority beside the echo
+	cargo build --release -p swiftlet-loadtest -p swiftlet-bench
+	$(TARGET)/release/swiftlet-bench generator --markdown bench/results/generator.md \
+	    --json bench/results/generator.json
+
+# Without root it says what is missing, and the comparison goes on with those that are there.
+peers: ## install the servers that ours is compared with, as root
+	-@.ci/install-test-packages unbound=unbound kresd=knot-resolver pdns_recursor=pdns-recursor \
+	    dnsdist=dnsdist named=bind9 nsd=nsd dnsmasq=dnsmasq-base knotd=knot
+
+compare: peers ## the server, its peers and the echo side by side: hits and misses
+	cargo build --release -p swiftlet -p swiftlet-bench
+	$(TARGET)/release/swiftlet-bench compare --results bench/results --workload hit --workload miss
+
+compare-full: peers ## the same for all workloads: Zipf's law, TCP and memory too
+	cargo build --release -p swiftlet -p swiftlet-bench
+	$(TARGET)/release/swiftlet-bench compare --results bench/results

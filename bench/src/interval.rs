@@ -6,11 +6,13 @@
 //! numbers. But pairs of one run follow each other and share its processes, ports and memory: they
 //! are not quite independent, and runs differ by more than one run's interval says.
 
+use serde::Serialize;
+
 /// What the interval must cover at least.
 const COVERAGE_MIN: f64 = 0.95;
 
 /// A median with its interval.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Interval {
     /// The median of the values.
     pub median: f64,

@@ -1,12 +1,27 @@
-//! This server and the bare echo side by side: server CPU per answer, as a ratio.
+//! This server, its peers and the bare echo side by side: server CPU per answer, as a ratio.
 //!
-//! [`hit`] is the measuring, the files beside it its parts: [`echo`] is what the server is compared
-//! to, [`process`] starts both, [`accounting`] reads what they used, [`interval`] judges the ratios
-//! and [`report`] shows them.
+//! [`rounds`] is the measuring: pairs of rounds, one server at a time. [`hit`] puts one server beside
+//! the echo; [`compare`] puts all of [`peers`] there too, for each [`workload`], with [`latency`]
+//! and [`memory`]. [`echo`] is the yardstick, [`process`] starts them all, [`accounting`] reads what
+//! they used, [`interval`] judges the ratios, [`outcome`] is what comes of it and [`report`] shows it.
+//! [`generator`] measures the load generator itself.
+//!
+//! Apart from that, [`instructions`] compares the instruction counts of the hot functions, which the
+//! benchmark of that name makes, with the committed ones.
 
 pub mod accounting;
+pub mod compare;
 pub mod echo;
+pub mod generator;
 pub mod hit;
+pub mod instructions;
 pub mod interval;
+pub mod latency;
+pub mod memory;
+pub mod outcome;
+pub mod peers;
 pub mod process;
 pub mod report;
+pub mod rounds;
+pub mod subject;
+pub mod workload;

@@ -1,6 +1,7 @@
 //! The loop of one thread.
 //!
 //! ```text
+//! closed loop     sleep for a small part of the usual latency, so that replies come in batches
 //! per turn        wait in ppoll(2): until a reply comes, or the next query of the schedule is due
 //!   per channel   read a batch, match each reply (ID -> slot, generation, question), note its latency
 //!   closed loop   each freed slot lets the next query go
@@ -14,6 +15,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use swiftlet_net::client::{sharpen_timers, thread_cpu_ns};
@@ -30,6 +32,14 @@ const WAIT: Duration = Duration::from_millis(20);
 /// The shortest wait in the open loop: what is due within it goes out together, which costs less
 /// than to be woken for each.
 const NAP: Duration = Duration::from_micros(50);
+
+/// Share of the usual latency that the closed loop sleeps before it reads, so that replies come in
+/// batches: `1 / NAP_PART`. A server that is the bottleneck has the rest of the window to work on
+/// and doesn't notice; where the window is the bottleneck, the rate is lower by this share at most.
+const NAP_PART: u64 = 8;
+
+/// The longest such sleep.
+const NAP_MAX: Duration = Duration::from_micros(200);
 
 /// A query that is sent later than this after it was due was held up by the generator. Shorter
 /// delays, as when the scheduler lets something else run, are in the latency but prove nothing.
@@ -91,6 +101,8 @@ pub(crate) struct Generator<'q, C> {
     returned: Vec<usize>,
     /// The channel whose turn it is in the open loop.
     turn: usize,
+    /// The usual latency: a moving mean over the last reads.
+    usual_ns: u64,
     report: Report,
 }
 
@@ -98,16 +110,17 @@ impl<'q, C: Carrier> Generator<'q, C> {
     /// One lane for each of the carrier's channels.
     pub(crate) fn new(task: Task<'q>, carrier: C, lanes: Vec<Lane>) -> Self {
         let report = Report::new(1);
-        Self { task, carrier, lanes, returned: Vec::new(), turn: 0, report }
+        Self { task, carrier, lanes, returned: Vec::new(), turn: 0, usual_ns: 0, report }
     }
 
     /// Runs to the end and sends the report of each second, with its number.
     pub(crate) fn run(mut self, ticks: &Sender<(u64, Report)>) -> io::Result<()> {
         sharpen_timers();
         let mut cpu_ns = thread_cpu_ns();
-        let (mut expired_ns, mut second) = (0, 0);
+        let (mut expired_ns, mut second, mut second_ns) = (0, 0, 0);
         self.refill_all(self.now_ns())?;
         loop {
+            self.nap();
             self.carrier.wait(self.wait_time())?;
             for channel in 0..self.carrier.channels() {
                 if self.carrier.is_ready(channel) {
@@ -130,6 +143,8 @@ impl<'q, C: Carrier> Generator<'q, C> {
             if now_ns / 1_000_000_000 > second || is_end {
                 let used_ns = thread_cpu_ns();
                 self.report.cpu = Duration::from_nanos(used_ns - cpu_ns);
+                self.report.length = Duration::from_nanos(now_ns - second_ns);
+                second_ns = now_ns;
                 cpu_ns = used_ns;
                 if is_end {
                     self.count_unsent();
@@ -165,6 +180,14 @@ impl<'q, C: Carrier> Generator<'q, C> {
         time_is_up || left == Some(0) || stop.load(Ordering::Relaxed)
     }
 
+    /// In the closed loop: lets some replies come in, when that is worth a system call.
+    fn nap(&self) {
+        let nap = Duration::from_nanos(self.usual_ns / NAP_PART).min(NAP_MAX);
+        if self.task.schedule.is_none() && nap >= NAP {
+            thread::sleep(nap);
+        }
+    }
+
     fn wait_time(&self) -> Duration {
         let Some(schedule) = &self.task.schedule else {
             return WAIT;
@@ -179,6 +202,7 @@ impl<'q, C: Carrier> Generator<'q, C> {
     /// Reads one batch of replies.
     fn collect(&mut self, channel: usize) -> io::Result<()> {
         let (report, lane) = (&mut self.report, &mut self.lanes[channel]);
+        let mut latest_ns = None;
         let (queries, start) = (self.task.queries, self.task.start);
         let is_open_loop = self.task.schedule.is_some();
         let mut now = None;
@@ -195,7 +219,9 @@ impl<'q, C: Carrier> Generator<'q, C> {
             report.answered += 1;
             report.elapsed = now;
             report.bytes_received += reply.len() as u64;
-            report.latency.saturating_record(now_ns.saturating_sub(asked.due_ns));
+            let latency_ns = now_ns.saturating_sub(asked.due_ns);
+            report.latency.saturating_record(latency_ns);
+            latest_ns = Some(latency_ns);
             if is_open_loop {
                 report.service.saturating_record(now_ns.saturating_sub(asked.sent_ns));
             }
@@ -203,6 +229,9 @@ impl<'q, C: Carrier> Generator<'q, C> {
             report.truncated += u64::from(reply[2] >> 1 & 1);
             report.rcodes[usize::from(reply[3] & 15)] += 1;
         })?;
+        if let Some(latest_ns) = latest_ns {
+            self.usual_ns = (7 * self.usual_ns + latest_ns) / 8;
+        }
         match received {
             Received::Replies => {}
             Received::Refused => report.unreachable += 1,

@@ -47,12 +47,16 @@ pub struct Options<'o> {
     pub rate: Option<f64>,
     /// What carries the queries.
     pub transport: Transport,
+    /// Sends each datagram as a message to the kernel of its own. By default those of one length that
+    /// go to the server at once are one message, which the kernel cuts up (UDP_SEGMENT).
+    pub datagrams_apart: bool,
     /// Local addresses, taken in turn by the sockets. Empty: the system chooses.
     pub sources: &'o [IpAddr],
     /// Set to end the run early; what is outstanding is still waited for.
     pub stop: Option<&'o AtomicBool>,
     /// Where the numbers of names that are never asked twice begin, so that the runs of one program
-    /// don't repeat each other's.
+    /// don't repeat each other's. What is drawn at random follows from it too, for the same reason:
+    /// a run that drew the names of the run before would find them all in the cache.
     pub first_serial: u64,
 }
 
@@ -196,7 +200,11 @@ impl Channels {
                 let sockets: Vec<UdpSocket> = channels
                     .map(|channel| connect_from(source(channel), load.server))
                     .collect::<io::Result<_>>()?;
-                Ok(Self::Udp(UdpSockets::new(sockets, load.queries.longest())))
+                Ok(Self::Udp(UdpSockets::new(
+                    sockets,
+                    load.queries.longest(),
+                    options.datagrams_apart,
+                )))
             }
             Transport::Tcp { per_connection } => {
                 let sources: Vec<_> = channels.map(source).collect();
@@ -224,7 +232,7 @@ fn task<'q>(
     });
     Task {
         queries,
-        cursor: queries.cursor(thread, threads),
+        cursor: queries.cursor(thread, threads, options.first_serial),
         schedule,
         left,
         end_ns,

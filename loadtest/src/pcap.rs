@@ -1,7 +1,7 @@
 //! The DNS queries in a classic pcap file: UDP datagrams to port 53.
 //!
 //! Every length is checked against what the file holds; a packet that isn't a whole IP datagram is
-//! passed over, as are fragments. A file that ends within a packet is an error, for it was cut.
+//! passed over, as are fragments, answers and TCP. Who asks is told how many those are. A file that ends within a packet is an error, for it was cut.
 
 /// Length of the file's header and of each record's.
 const FILE_HEADER_LEN: usize = 24;
@@ -12,8 +12,10 @@ const RECORD_MAX: usize = 262_144;
 
 const PORT: u16 = 53;
 
-/// The payloads of all datagrams to port 53 that may be queries.
-pub(crate) fn queries(file: &[u8]) -> Result<impl Iterator<Item = Result<&[u8], String>>, String> {
+/// For each packet the payload, if it is a datagram to port 53 that may be a query, or nothing.
+pub(crate) fn queries(
+    file: &[u8],
+) -> Result<impl Iterator<Item = Result<Option<&[u8]>, String>>, String> {
     let header = file.get(..FILE_HEADER_LEN).ok_or("too short for a pcap file")?;
     let number = |bytes: &[u8], is_big: bool| {
         let bytes = [bytes[0], bytes[1], bytes[2], bytes[3]];
@@ -30,7 +32,7 @@ pub(crate) fn queries(file: &[u8]) -> Result<impl Iterator<Item = Result<&[u8], 
     };
     let link = Link::from_number(number(&header[20..], is_big) & 0xffff)?;
     let mut at = FILE_HEADER_LEN;
-    let next = move || -> Option<Result<&[u8], String>> {
+    let next = move || -> Option<Result<Option<&[u8]>, String>> {
         if at >= file.len() {
             return None;
         }
@@ -44,10 +46,9 @@ pub(crate) fn queries(file: &[u8]) -> Result<impl Iterator<Item = Result<&[u8], 
             return Some(Err(format!("the packet at byte {place} is cut or damaged")));
         };
         at += RECORD_HEADER_LEN + record.len();
-        Some(Ok(link.ip(record).and_then(query).unwrap_or_default()))
+        Some(Ok(link.ip(record).and_then(query)))
     };
-    let is_query = |packet: &Result<&[u8], String>| packet.as_ref().map_or(true, |p| !p.is_empty());
-    Ok(std::iter::from_fn(next).filter(is_query))
+    Ok(std::iter::from_fn(next))
 }
 
 /// What stands before the IP header.
@@ -159,7 +160,8 @@ pub(crate) mod tests {
     }
 
     fn read(file: &[u8]) -> Result<Vec<Vec<u8>>, String> {
-        queries(file)?.map(|packet| packet.map(<[u8]>::to_vec)).collect()
+        let packets = queries(file)?.filter_map(Result::transpose);
+        packets.map(|packet| packet.map(<[u8]>::to_vec)).collect()
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub struct Queries {
     places: Vec<Place>,
     parts: Vec<Part>,
     seed: u64,
+    passed_over: usize,
 }
 
 /// One packet.
@@ -83,6 +84,12 @@ impl Queries {
         self.places.is_empty()
     }
 
+    /// Packets of pcap files that are no queries over UDP to port 53, or cannot be sent.
+    #[must_use]
+    pub fn passed_over(&self) -> usize {
+        self.passed_over
+    }
+
     /// The packet at `index`, which is below [`Queries::len`].
     #[must_use]
     pub fn get(&self, index: usize) -> &[u8] {
@@ -95,9 +102,9 @@ impl Queries {
         (0..self.len()).map(|index| self.get(index).len()).max().unwrap_or_default()
     }
 
-    /// Where the `index`th of `threads` threads begins to take queries.
-    pub(crate) fn cursor(&self, index: usize, threads: usize) -> Cursor<'_> {
-        Cursor::new(&self.parts, self.seed, index, threads)
+    /// Where the `index`th of `threads` threads begins to take queries, in a run of this number.
+    pub(crate) fn cursor(&self, index: usize, threads: usize, run: u64) -> Cursor<'_> {
+        Cursor::new(&self.parts, self.seed ^ mix(run), index, threads)
     }
 
     /// Writes a query with this ID to the beginning of `buf` and returns its length. `serial` makes
@@ -171,13 +178,12 @@ impl Builder {
         let start = self.queries.len();
         let recording = |reason| QueriesError::Recording { path: path.to_owned(), reason };
         for packet in pcap::queries(&bytes).map_err(recording)? {
-            let packet = packet.map_err(recording)?;
-            let Ok(facts) = query::parse(packet) else {
+            let packet = packet.map_err(recording)?.filter(|packet| packet.len() <= MAX_QUERY_LEN);
+            let query = packet.and_then(|packet| Some((packet, query::parse(packet).ok()?)));
+            let Some((packet, facts)) = query.filter(|_| self.queries.len() < MAX_QUERIES) else {
+                self.queries.passed_over += 1;
                 continue;
             };
-            if packet.len() > MAX_QUERY_LEN || self.queries.len() == MAX_QUERIES {
-                continue;
-            }
             self.queries.packets.extend_from_slice(&[0, 0]);
             self.queries.packets.extend_from_slice(&packet[2..]);
             self.end_packet(facts.question_end() - HEADER_LEN, false);

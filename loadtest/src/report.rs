@@ -69,6 +69,8 @@ pub struct Report {
     pub content: Content,
     /// Second by second.
     pub seconds: Vec<Second>,
+    /// In the report of one second: how much of it has been measured.
+    pub(crate) length: Duration,
     /// CPU time per thread: in a report of one thread's second, there is one.
     busiest: f64,
 }
@@ -78,6 +80,9 @@ pub struct Report {
 pub struct Second {
     /// Seconds since the start, at its end.
     pub at_s: u64,
+    /// Its length in s: the last one is rarely whole.
+    #[serde(default = "whole")]
+    pub length_s: f64,
     /// Queries sent.
     pub sent: u64,
     /// Answers.
@@ -92,6 +97,11 @@ pub struct Second {
     pub max_us: f64,
     /// How busy the busiest thread was, from 0 to 1.
     pub busiest: f64,
+}
+
+/// What files that don't tell a second's length take it for.
+fn whole() -> f64 {
+    1.0
 }
 
 impl Report {
@@ -119,6 +129,7 @@ impl Report {
             bytes_received: 0,
             content: Content::default(),
             seconds: Vec::new(),
+            length: Duration::ZERO,
             busiest: 0.0,
         }
     }
@@ -145,6 +156,7 @@ impl Report {
         self.bytes_sent += other.bytes_sent;
         self.bytes_received += other.bytes_received;
         self.content.add_all(other.content);
+        self.length = self.length.max(other.length);
         self.busiest = self.busiest.max(other.cpu.as_secs_f64() / other.threads as f64);
     }
 
@@ -158,6 +170,7 @@ impl Report {
         self.busiest = busiest_before + sum.busiest;
         self.seconds.push(Second {
             at_s: number + 1,
+            length_s: sum.length.as_secs_f64(),
             sent: sum.sent,
             answered: sum.answered,
             lost: sum.lost,

@@ -247,6 +247,51 @@ fn an_interruption_still_reports() {
 }
 
 #[test]
+fn an_interrupted_search_keeps_its_files() {
+    let (_authority, server) = authority(&[]);
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let (file, page) = (home.path().join("json"), home.path().join("html"));
+    let paths = [&file, &page].map(|path| path.to_str().expect("UTF-8"));
+    let mut command = program(&[
+        "find-max",
+        "--server",
+        &server,
+        "--uniform",
+        "9",
+        "--start-rate",
+        "100",
+        "--step",
+        "500ms",
+        "--max-p99",
+        "2s",
+        "--max-loss",
+        "50%",
+        "--json",
+        paths[0],
+        "--html",
+        paths[1],
+    ]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("starts");
+    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    // The head of the table, and the first rate.
+    for _ in 0..2 {
+        std::io::BufRead::read_line(&mut stdout, &mut String::new()).expect("a line");
+    }
+    interrupt(&child);
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut stdout, &mut rest).expect("text");
+    let status = child.wait().expect("ends").code();
+    let outcome = json(&file);
+    // On a busy machine even the first rate may have failed; either is a result.
+    match outcome["max_rate"].as_f64() {
+        Some(rate) => assert!(status == Some(0) && rate >= 1.0, "{rate}: {rest}"),
+        None => assert!(status == Some(1) && rest.contains("no rate held"), "{rest}"),
+    }
+    assert!(!outcome["curve"].as_array().expect("a curve").is_empty());
+    assert!(page.exists());
+}
+
+#[test]
 fn a_mix_asks_of_all_its_sources() {
     let knot = Knot::start();
     let home = tempfile::tempdir().expect("a temporary directory");
@@ -312,6 +357,14 @@ fn bad_input_is_status_2_and_says_what_is_expected() {
     let empty = path("empty", b"# nothing\n");
     let malformed = path("malformed", b"good.example A\n\nbad..name A\n");
     let pcap = path("pcap", b"no pcap file at all, whatever its name says");
+    let pcapng = path("pcapng", &[&[0x0a, 0x0d, 0x0d, 0x0a][..], &[0; 60]].concat());
+    let whole = pcap_of(b"\0\x09\x01\0\0\x01\0\0\0\0\0\0\x07unknown\0\0\x01\0\x01");
+    let cut = path("cut", &whole[..whole.len() - 1]);
+    // The protocol in the IP header, after the headers of the file and the packet.
+    let mut tcp = whole;
+    tcp[24 + 16 + 9] = 6;
+    let tcp = path("tcp", &tcp);
+    let malformed_type = path("type", b"good.example A\nx.example QQQ\n");
     let refused = free_address().to_string();
     let local = ["--server", refused.as_str()];
     let table: &[(&[&str], &str)] = &[
@@ -321,7 +374,15 @@ fn bad_input_is_status_2_and_says_what_is_expected() {
         (&["--queries", &empty], "no query in it"),
         (&["--queries", &malformed], "malformed:3:"),
         (&["--pcap", &pcap], "not a pcap file"),
+        (&["--pcap", &pcapng], "this is pcapng: `editcap -F pcap`"),
+        (&["--pcap", &cut], "the packet at byte 24 is cut"),
+        (&["--pcap", &tcp], "no query in it"),
+        (&["--pcap", "/nonexistent/pcap"], "/nonexistent/pcap"),
+        (&["--pcap", "/"], "Is a directory"),
+        (&["--queries", &malformed_type], "type:2: unknown type QQQ"),
         (&["--uniform", "9", "--rate", "0"], "1 to 100M"),
+        (&["--uniform", "9", "--rate", "101M"], "1 to 100M"),
+        (&["--uniform", "9", "--rate=-5"], "1 to 100M"),
         (&["--uniform", "9", "--rate", "fast"], "1 to 100M"),
         (&["--uniform", "9", "--duration", "5 parsecs"], "unknown unit"),
         (&["--uniform", "9", "--window", "3"], "every socket 1 to"),
@@ -337,6 +398,14 @@ fn bad_input_is_status_2_and_says_what_is_expected() {
         assert_eq!(run.status, Some(2), "{args:?}: {}{}", run.stdout, run.stderr);
         assert!(run.stderr.contains(expected), "{args:?}: {}", run.stderr);
     }
+    // The system refuses to connect to the broadcast address, before anything is sent.
+    let unreachable = run(&["run", "--server", "255.255.255.255:53", "--uniform", "9"]);
+    assert_eq!(unreachable.status, Some(2), "{}", unreachable.stderr);
+    assert!(
+        unreachable.stderr.contains("cannot reach 255.255.255.255:53: "),
+        "{}",
+        unreachable.stderr
+    );
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let address = silent.local_addr().expect("bound").to_string();
     let run = run(&[

@@ -12,6 +12,8 @@ use socket2::{Domain, Socket, Type};
 pub use crate::sys::client::{
     BATCH_MAX, Datagrams, Parcel, Poll, confine, sharpen_timers, thread_cpu_ns,
 };
+pub use crate::sys::resource::children_cpu;
+pub use crate::sys::segments::Segments;
 
 /// Receive buffer to ask for; the kernel grants `net.core.rmem_max` at most.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -139,6 +141,14 @@ mod tests {
         let mut batch = Datagrams::addressed(2, 64);
         assert_eq!(batch.receive_waiting(&to).expect("received"), 1);
         assert_eq!(batch.iter().collect::<Vec<_>>(), [&[7; 64]]);
+    }
+
+    #[test]
+    fn a_child_that_has_ended_is_accounted() {
+        let before = children_cpu();
+        let spin = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done";
+        assert!(std::process::Command::new("sh").args(["-c", spin]).status().unwrap().success());
+        assert!(children_cpu() > before);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub struct Behaviour {
 
 /// Threads that answer every query of class IN under a suffix, over UDP and TCP.
 ///
-/// What is no query, or of another class, gets no reply. Dropping it ends the threads.
+/// Another class is refused, and what is no query gets no reply. Dropping it ends the threads.
 #[derive(Debug)]
 pub struct Authority {
     address: SocketAddr,

@@ -5,7 +5,7 @@
 use swiftlet_parser::edns::OptWriter;
 use swiftlet_parser::message::ReplyWriter;
 use swiftlet_parser::name::{MAX_LABEL_LEN, MAX_NAME_LEN, Name};
-use swiftlet_parser::query::{self, Query};
+use swiftlet_parser::query::{self, Query, Reject};
 use swiftlet_parser::rr::{Class, Flags, HEADER_LEN, Rcode, Type};
 
 use crate::random::mix;
@@ -49,26 +49,34 @@ impl Default for Zone {
 
 impl Zone {
     /// Turns the query in `buf[..len]` into its reply and returns its length: for type A and AAAA
-    /// with one address, for TXT with text, for others with nothing and a SOA. `None` for what is
-    /// no query of class IN.
+    /// with one address, for TXT with text, for others with nothing and a SOA. REFUSED for another
+    /// class than IN, BADVERS for a later version of EDNS, `None` for what is no query.
     pub(crate) fn answer(&self, buf: &mut [u8], len: usize, is_stream: bool) -> Option<usize> {
-        let packet = buf.get(..len)?;
-        let query = query::parse(packet).ok()?;
-        if query.qclass != Class::IN {
-            return None;
-        }
+        let (query, edns_rcode) = match query::parse(buf.get(..len)?) {
+            Ok(query) => (query, Rcode::NOERROR),
+            Err(Reject::BadVersion(query)) => (query, Rcode::BADVERS),
+            Err(_) => return None,
+        };
         let limit =
             if is_stream { usize::from(u16::MAX) } else { query.payload_limit(UDP_MAX as u16) };
         let reserve = if query.edns.is_some() { swiftlet_parser::edns::OPT_LEN } else { 0 };
         let end = buf.len().min(limit).checked_sub(reserve)?;
-        let end = match self.write(&mut buf[..end], &query) {
+        let place = &mut buf[..end];
+        let written = if edns_rcode != Rcode::NOERROR {
+            self.start(place, &query, edns_rcode, 0)
+        } else if query.qclass != Class::IN {
+            self.start(place, &query, Rcode::REFUSED, 0)
+        } else {
+            self.write(place, &query)
+        };
+        let end = match written {
             Some(end) => end,
             None => self.start(&mut buf[..end], &query, Rcode::NOERROR, Flags::TC)?,
         };
         let Some(edns) = query.edns else {
             return Some(end);
         };
-        OptWriter::start(buf, end, UDP_MAX as u16, Rcode::NOERROR, edns.dnssec_ok)
+        OptWriter::start(buf, end, UDP_MAX as u16, edns_rcode, edns.dnssec_ok)
             .map(OptWriter::finish)
     }
 

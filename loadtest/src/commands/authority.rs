@@ -36,10 +36,12 @@ pub(crate) struct Args {
     /// Share of the names that don't exist: 0.2, or 20%.
     #[arg(long, default_value = "0", value_parser = values::share)]
     nxdomain: f64,
-    /// Time for which answers are held back: 10ms, uniform:5ms,20ms or exp:10ms.
+    /// Time for which answers are held back: 10ms, uniform:5ms,20ms or exp:10ms. Over TCP the answers
+    /// to what was read at once are held back together, one such time.
     #[arg(long, default_value = "0", value_parser = Delay::from_text)]
     delay: Delay,
-    /// Share of the queries over UDP that are dropped.
+    /// Share of the queries over UDP that are dropped: 0.01, or 1%. TCP loses none, as it would send
+    /// again what a network loses.
     #[arg(long, default_value = "0", value_parser = values::share)]
     loss: f64,
     /// What delay and loss follow from.

@@ -113,6 +113,7 @@ fn measure(
     let options = Options {
         rate: Some(rate),
         transport: args.load.transport(),
+        datagrams_apart: args.load.no_segmentation,
         sources: args.load.sources(),
         stop: Some(stop),
         first_serial: (index as u64) << 36,

@@ -36,6 +36,10 @@ pub(crate) struct LoadArgs {
     /// Queries after which a TCP connection is renewed. Without a bound if left out.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     queries_per_connection: Option<u64>,
+    /// Pass each UDP query to the kernel by itself, not those of one length in one message that it
+    /// cuts up (UDP_SEGMENT): dearer, but the order of the queries stays within a batch.
+    #[arg(long)]
+    pub(crate) no_segmentation: bool,
     /// Local addresses, FIRST-LAST, taken in turn by the sockets, as 127.0.0.1-127.0.0.100.
     #[arg(long, value_parser = values::sources)]
     source_range: Option<Sources>,
@@ -177,7 +181,14 @@ impl LoadArgs {
                 Source::Fresh(suffix) => builder.add_fresh_names(&suffix, share)?,
             }
         }
-        Ok(builder.build())
+        let queries = builder.build();
+        match queries.passed_over() {
+            0 => {}
+            count => eprintln!(
+                "passed over {count} packets of the recording: no queries over UDP to port 53"
+            ),
+        }
+        Ok(queries)
     }
 }
 

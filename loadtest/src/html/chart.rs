@@ -2,12 +2,17 @@
 
 use std::fmt::Write as _;
 
-const WIDTH: f64 = 640.0;
-const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 66.0;
-const RIGHT: f64 = 18.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 48.0;
+/// So narrow that the labels keep their size on a phone.
+const WIDTH: f64 = 420.0;
+const HEIGHT: f64 = 270.0;
+const LEFT: f64 = 58.0;
+const RIGHT: f64 = 26.0;
+const TOP: f64 = 28.0;
+const BOTTOM: f64 = 54.0;
+
+/// Width of a character of a label at most, and the gap between two labels.
+const CHARACTER: f64 = 9.0;
+const GAP: f64 = 10.0;
 
 /// Lines of the grid on an axis, at most.
 const TICKS: f64 = 6.0;
@@ -44,18 +49,20 @@ struct Axis {
     scale: Scale,
     low: f64,
     high: f64,
+    /// From tick to tick; a divisor of the range.
+    step: f64,
 }
 
 impl Chart {
     /// Adds the chart with its title and key to a page.
     pub(super) fn draw(&self, page: &mut String, title: &str) {
         // Writing to a string cannot fail.
-        let _ = writeln!(page, "<h2>{title}</h2>");
+        let _ = writeln!(page, "<section><h2>{title}</h2>");
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let x = Axis::over(self.x, points().map(|point| point.0));
         let y = Axis::over(self.y, points().map(|point| point.1));
         let (Some(x), Some(y)) = (x, y) else {
-            page.push_str("<p>nothing to draw</p>\n");
+            page.push_str("<p>nothing to draw</p></section>\n");
             return;
         };
         page.push_str("<p class=\"key\">");
@@ -86,19 +93,24 @@ impl Chart {
                 line.class
             );
         }
-        page.push_str("</svg>\n");
+        page.push_str("</svg></section>\n");
     }
 
     fn grid(&self, page: &mut String, x: &Axis, y: &Axis) {
         let (floor, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
-        for (value, label) in x.ticks() {
-            let at = LEFT + x.place(value) * (WIDTH - LEFT - RIGHT);
-            let _ = writeln!(
-                page,
-                "<path class=\"grid\" d=\"M{at:.1} {TOP}V{floor}\"/><text x=\"{at:.1}\" y=\"{}\" \
-                 text-anchor=\"middle\">{label}</text>",
-                floor + 18.0
-            );
+        let ticks = x.ticks();
+        let every = label_every(&ticks);
+        for (index, (value, label)) in ticks.iter().enumerate() {
+            let at = LEFT + x.place(*value) * (WIDTH - LEFT - RIGHT);
+            let _ = writeln!(page, "<path class=\"grid\" d=\"M{at:.1} {TOP}V{floor}\"/>");
+            if index % every == 0 {
+                let label_at = at.min(WIDTH - width(label) / 2.0);
+                let _ = writeln!(
+                    page,
+                    "<text x=\"{label_at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
+                    floor + 24.0
+                );
+            }
         }
         for (value, label) in y.ticks() {
             let at = floor - y.place(value) * (HEIGHT - TOP - BOTTOM);
@@ -113,10 +125,9 @@ impl Chart {
         let _ = writeln!(
             page,
             "<text x=\"{right}\" y=\"{}\" text-anchor=\"end\">{}</text>\
-             <text x=\"4\" y=\"{}\">{}</text>",
+             <text x=\"4\" y=\"15\">{}</text>",
             HEIGHT - 8.0,
             self.x_label,
-            HEIGHT - 8.0,
             self.y_label
         );
     }
@@ -134,10 +145,12 @@ impl Axis {
         }
         Some(if is_log {
             let (low, high) = (low.log10().floor(), high.log10().ceil());
-            Self { scale, low, high: high.max(low + 1.0) }
+            Self { scale, low, high: high.max(low + 1.0), step: 1.0 }
         } else {
-            let step = step(high.max(1e-9) / TICKS);
-            Self { scale, low: 0.0, high: (high / step).ceil().max(1.0) * step }
+            // All zero is a line on the floor, under a scale that can be read.
+            let high = if high > 0.0 { high } else { 1.0 };
+            let step = step(high / TICKS);
+            Self { scale, low: 0.0, high: (high / step).ceil().max(1.0) * step, step }
         })
     }
 
@@ -148,14 +161,13 @@ impl Axis {
     }
 
     fn ticks(&self) -> Vec<(f64, String)> {
-        let count = |step: f64| ((self.high - self.low) / step).round() as i32;
+        let count = ((self.high - self.low) / self.step).round() as i32;
         match self.scale {
             Scale::Linear => {
-                let step = step((self.high - self.low) / TICKS);
-                let at = |index| self.low + f64::from(index) * step;
-                (0..=count(step)).map(|index| (at(index), short(at(index)))).collect()
+                let at = |index| self.low + f64::from(index) * self.step;
+                (0..=count).map(|index| (at(index), short(at(index)))).collect()
             }
-            Scale::Log | Scale::Nines => (0..=count(1.0))
+            Scale::Log | Scale::Nines => (0..=count)
                 .map(|index| {
                     let power = self.low + f64::from(index);
                     let value = 10f64.powf(power);
@@ -169,6 +181,17 @@ impl Axis {
                 .collect(),
         }
     }
+}
+
+/// Each how-manyth tick has a label, so that none touches another.
+fn label_every(ticks: &[(f64, String)]) -> usize {
+    let widest = ticks.iter().map(|(_, label)| width(label)).fold(0.0, f64::max);
+    let spacing = (WIDTH - LEFT - RIGHT) / (ticks.len().max(2) - 1) as f64;
+    ((widest + GAP) / spacing).ceil() as usize
+}
+
+fn width(label: &str) -> f64 {
+    label.len() as f64 * CHARACTER
 }
 
 /// The next of 1, 2, 5, 10, 20 and so on.
@@ -186,7 +209,8 @@ fn short(value: f64) -> String {
     match value {
         value if value >= 1e6 => format!("{}M", (value / 1e4).round() / 100.0),
         value if value >= 1e3 => format!("{}k", (value / 1e1).round() / 100.0),
-        value => format!("{}", (value * 1000.0).round() / 1000.0),
+        // No value of a scale has more digits than these.
+        value => format!("{}", (value * 1e9).round() / 1e9),
     }
 }
 
@@ -197,14 +221,31 @@ mod tests {
     #[test]
     fn axes_hold_their_values() {
         for scale in [Scale::Linear, Scale::Log, Scale::Nines] {
-            for values in [vec![1.0], vec![1.0, 7.0, 1234.5], vec![0.002, 3e7], vec![5e5, 5e5]] {
+            let more = vec![3003.0, 1.0];
+            for values in
+                [vec![1.0], vec![1.0, 7.0, 1234.5], vec![0.002, 3e7], vec![5e5, 5e5], more]
+            {
                 let axis = Axis::over(scale, values.iter().copied()).expect("values");
                 assert!(values.iter().all(|&value| (0.0..=1.0).contains(&axis.place(value))));
                 let ticks = axis.ticks();
                 assert!((2..=14).contains(&ticks.len()), "{}", ticks.len());
+                let places: Vec<f64> = ticks.iter().map(|(value, _)| axis.place(*value)).collect();
+                let gap = 1.0 / (ticks.len() - 1) as f64;
+                let is_even = |pair: &[f64]| (pair[1] - pair[0] - gap).abs() < 1e-6;
+                assert!(places.windows(2).all(is_even), "{places:?}");
             }
             assert!(Axis::over(scale, std::iter::empty()).is_none());
         }
+    }
+
+    #[test]
+    fn zeros_have_a_scale() {
+        let labels = |values: [f64; 2]| {
+            let axis = Axis::over(Scale::Linear, values.into_iter()).expect("values");
+            axis.ticks().into_iter().map(|(_, label)| label).collect::<Vec<_>>()
+        };
+        assert_eq!(labels([0.0, 0.0]), ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
+        assert_eq!(labels([0.0, 0.0004]).last().expect("ticks"), "0.0004");
     }
 
     #[test]

@@ -12,15 +12,16 @@ use chart::{Chart, Line, Scale};
 const STYLE: &str = "\
 :root{color-scheme:light dark;--bg:#fff;--fg:#1a1c20;--dim:#646b76;--grid:#dfe3e8;--a:#0b62c4;--b:#c2410c;--c:#15803d}\
 @media(prefers-color-scheme:dark){:root{--bg:#14161a;--fg:#e8eaee;--dim:#9aa3b0;--grid:#30353d;--a:#6cb2ff;--b:#ff9a5c;--c:#5fd38a}}\
-body{margin:0 auto;padding:1rem;max-width:56rem;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif}\
+body{margin:0 auto;padding:1rem;max-width:64rem;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif}\
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin:1.6rem 0 .3rem}\
 code{overflow-wrap:anywhere;color:var(--dim)}\
-table{border-collapse:collapse}td{padding:.15rem .9rem .15rem 0;border-bottom:1px solid var(--grid)}td+td{text-align:right;font-variant-numeric:tabular-nums}\
+table{border-collapse:collapse}td{padding:.15rem .9rem .15rem 0;border-bottom:1px solid var(--grid)}td+td{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}\
 .warn{color:var(--b);font-weight:600}.key span{margin-right:1rem;white-space:nowrap}\
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:0 2rem}section{min-width:0}\
 svg{width:100%;height:auto;display:block}svg text{fill:var(--dim);font-size:15px}\
 .grid{stroke:var(--grid);stroke-width:1}.a{stroke:var(--a)}.b{stroke:var(--b)}.c{stroke:var(--c)}\
-.line{fill:none;stroke-width:2.5;stroke-linejoin:round}.dot{stroke-width:8;stroke-linecap:round}\
-.key .a{color:var(--a)}.key .b{color:var(--b)}.key .c{color:var(--c)}";
+.line{fill:none;stroke-width:2.5;stroke-linejoin:round}.wide{stroke-width:7;opacity:.35}.dot{stroke-width:8;stroke-linecap:round}\
+.key .wide{opacity:1}.key .a{color:var(--a)}.key .b{color:var(--b)}.key .c{color:var(--c)}";
 
 /// The page.
 #[must_use]
@@ -40,11 +41,13 @@ pub fn page(outcome: &Outcome) -> String {
     if let Some(rate) = outcome.max_rate {
         let _ = writeln!(page, "<p>Highest rate within the bounds: <b>{rate:.0}</b> queries/s</p>");
     }
+    page.push_str("<div class=\"charts\">\n");
     if !outcome.curve.is_empty() {
         curve(&mut page, outcome);
     }
     over_time(&mut page, outcome);
     distribution(&mut page, outcome);
+    page.push_str("</div>\n");
     table(&mut page, outcome);
     page.push_str("</body></html>\n");
     page
@@ -86,9 +89,19 @@ fn curve(page: &mut String, outcome: &Outcome) {
     .draw(page, "Loss by rate");
 }
 
+/// A rate over less than this, as the last second of a run mostly is, says little.
+const LENGTH_MIN_S: f64 = 0.5;
+
 fn over_time(page: &mut String, outcome: &Outcome) {
+    // At the end nothing is sent, and what is outstanding is waited for.
+    let sent = outcome.seconds.iter().rposition(|second| second.sent > 0).map_or(0, |at| at + 1);
+    let seconds = outcome.seconds[..sent].iter().filter(|second| second.length_s >= LENGTH_MIN_S);
+    if seconds.clone().count() < 2 {
+        page.push_str("<section><h2>Rate over time</h2><p>too short for a chart</p></section>\n");
+        return;
+    }
     let of = |pick: fn(&crate::Second) -> f64| -> Vec<(f64, f64)> {
-        outcome.seconds.iter().map(|second| (second.at_s as f64, pick(second))).collect()
+        seconds.clone().map(|second| (second.at_s as f64, pick(second))).collect()
     };
     let rate = Chart {
         x: Scale::Linear,
@@ -96,9 +109,10 @@ fn over_time(page: &mut String, outcome: &Outcome) {
         x_label: "s",
         y_label: "per second",
         lines: vec![
-            Line { class: "a", name: "answered", points: of(|second| second.answered as f64) },
-            Line { class: "c", name: "sent", points: of(|second| second.sent as f64) },
-            Line { class: "b", name: "lost", points: of(|second| second.lost as f64) },
+            // Wide, because the answers lie on top of it when all is well.
+            Line { class: "c wide", name: "sent", points: of(|s| s.sent as f64 / s.length_s) },
+            Line { class: "a", name: "answered", points: of(|s| s.answered as f64 / s.length_s) },
+            Line { class: "b", name: "lost", points: of(|s| s.lost as f64 / s.length_s) },
         ],
     };
     rate.draw(page, "Rate over time");
@@ -176,8 +190,14 @@ mod tests {
             report.latency.saturating_record(latency_ns * 1000);
         }
         report.answered = 9_999;
-        let second =
-            Second { sent: 10, answered: 9, p50_us: 5.0, p99_us: 9.0, ..Second::default() };
+        let second = Second {
+            sent: 10,
+            answered: 9,
+            p50_us: 5.0,
+            p99_us: 9.0,
+            length_s: 1.0,
+            ..Second::default()
+        };
         report.seconds = (1..=5).map(|at_s| Second { at_s, ..second }).collect();
         let mut outcome = Outcome::new("run --queries <script>&".to_owned(), &report);
         outcome.curve = [1000.0, 2000.0, 1500.0]
@@ -203,6 +223,8 @@ mod tests {
     #[test]
     fn nothing_measured_is_a_page_too() {
         let page = page(&Outcome::new(String::new(), &Report::new(1)));
-        assert!(page.contains("nothing to draw") && !page.contains("NaN"));
+        assert!(
+            page.contains("nothing to draw") && page.contains("too short") && !page.contains("NaN")
+        );
     }
 }

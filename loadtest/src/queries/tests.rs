@@ -90,3 +90,16 @@ fn fresh_names_are_never_the_same_and_match_only_themselves() {
         assert!(seen.insert(facts.qname(&packet).to_vec()));
     }
 }
+
+#[test]
+fn what_is_drawn_differs_from_run_to_run() {
+    let drawn = |run| {
+        let mut builder = Builder::new(Shape::default());
+        builder.add_names(1000, 1.0, "example", 1.0).expect("names");
+        let queries = builder.build();
+        let mut cursor = queries.cursor(0, 1, run);
+        (0..20).map(|_| cursor.take()).collect::<Vec<_>>()
+    };
+    assert_eq!(drawn(7), drawn(7));
+    assert_ne!(drawn(0), drawn(1));
+}

@@ -9,6 +9,7 @@ pub(crate) mod cmsg;
 pub(crate) mod mmsg;
 pub(crate) mod region;
 pub(crate) mod resource;
+pub(crate) mod segments;
 pub(crate) mod sockaddr;
 pub(crate) mod sockopt;
 pub(crate) mod time;

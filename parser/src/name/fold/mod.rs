@@ -17,6 +17,8 @@
 //! answer in one word) and cannot be inlined, which only pays for long names. Everywhere else, and
 //! without the feature `simd`, `scalar` serves all lengths.
 
+#[doc(hidden)]
+pub mod arms;
 #[cfg(all(feature = "simd", target_arch = "x86_64", target_feature = "sse2"))]
 mod avx2;
 mod scalar;
