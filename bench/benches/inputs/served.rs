@@ -3,11 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
+use swiftlet::cache::AnswerCache;
 use swiftlet::edns::Settings;
+use swiftlet::flush::Flushes;
 use swiftlet::pipeline::{Batch, Service, Shaper, Transport, Verdict, serve};
 use swiftlet::policy::{Acl, Identity, Policies, special_use};
 use swiftlet::telemetry::Board;
-use swiftlet_cache::{AnswerCache, Config, NewEntry, Store as _};
+use swiftlet_cache::{Config, Kind, NewEntry, Store as _};
 use swiftlet_net::clock::Now;
 use swiftlet_parser::key::KeyBuf;
 
@@ -47,13 +49,14 @@ impl Served {
             },
             edns: Settings { udp_size: 1232, nsid: None, keepalive_100ms: 100 },
             cache: AnswerCache::new(Config { max_bytes: 1 << 26 }),
+            flushes: Flushes::default(),
             seed: stored::seed(),
         };
         let keys = Keys::of(0..names);
         for (number, key) in (0..names).zip(keys.iter()) {
             let answer = answers::template(&answers::address(&names::usual(number)));
             let entry =
-                NewEntry { answer: &answer, ttl_s: answers::TTL_S, stale_s: 0, negative: false };
+                NewEntry { answer: &answer, ttl_s: answers::TTL_S, stale_s: 0, kind: Kind::Data };
             service.cache.insert(key, entry, STORED_AT.boot_ms);
         }
         service.cache.settle();

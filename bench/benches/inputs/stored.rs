@@ -1,6 +1,6 @@
 //! A cache of any kind and the keys to ask it for.
 
-use swiftlet_cache::{Config, Inserted, Key, Lookup, NewEntry, Store};
+use swiftlet_cache::{Config, Inserted, Key, Kind, Lookup, NewEntry, Store};
 use swiftlet_parser::key::{KeyBuf, Seed, Variant};
 use swiftlet_parser::rr::{Class, Type};
 
@@ -94,7 +94,7 @@ pub(crate) fn get<S: Store>(cache: &S, pin: &S::Pin, key: Key<'_>) -> usize {
 /// Stores an answer.
 #[inline(always)]
 pub(crate) fn insert<S: Store>(cache: &S, key: Key<'_>, answer: &[u8]) {
-    let entry = NewEntry { answer, ttl_s: answers::TTL_S, stale_s: 0, negative: false };
+    let entry = NewEntry { answer, ttl_s: answers::TTL_S, stale_s: 0, kind: Kind::Data };
     let inserted = cache.insert(key, entry, INSERTED_MS);
     debug_assert_eq!(inserted, Inserted::Stored);
 }

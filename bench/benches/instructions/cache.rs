@@ -8,7 +8,7 @@
 use std::hint::black_box;
 
 use gungraun::prelude::*;
-use swiftlet_cache::{MokaCache, Store};
+use swiftlet_cache::{MokaCache, SegmentedCache, Store};
 
 use crate::inputs::stored::{self, Keys};
 
@@ -39,6 +39,7 @@ fn unknown<S: Store>() -> Ready<S> {
 }
 
 #[library_benchmark]
+#[bench::segmented(known::<SegmentedCache>())]
 #[bench::moka(known::<MokaCache>())]
 fn hit<S: Store>(ready: Ready<S>) -> Ready<S> {
     get_all(&ready);
@@ -46,6 +47,7 @@ fn hit<S: Store>(ready: Ready<S>) -> Ready<S> {
 }
 
 #[library_benchmark]
+#[bench::segmented(unknown::<SegmentedCache>())]
 #[bench::moka(unknown::<MokaCache>())]
 fn miss<S: Store>(ready: Ready<S>) -> Ready<S> {
     get_all(&ready);
@@ -61,6 +63,7 @@ fn get_all<S: Store>(ready: &Ready<S>) {
 }
 
 #[library_benchmark]
+#[bench::segmented(known::<SegmentedCache>())]
 #[bench::moka(known::<MokaCache>())]
 fn replace<S: Store>(ready: Ready<S>) -> Ready<S> {
     insert_all(&ready);
@@ -68,6 +71,7 @@ fn replace<S: Store>(ready: Ready<S>) -> Ready<S> {
 }
 
 #[library_benchmark]
+#[bench::segmented(unknown::<SegmentedCache>())]
 #[bench::moka(unknown::<MokaCache>())]
 fn insert<S: Store>(ready: Ready<S>) -> Ready<S> {
     insert_all(&ready);

@@ -18,7 +18,7 @@ mod serve;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use swiftlet_cache::MokaCache;
+use swiftlet_cache::{MokaCache, SegmentedCache};
 
 /// As in the server.
 #[global_allocator]
@@ -29,6 +29,7 @@ const ROUND: usize = 1024;
 
 fn stores(criterion: &mut Criterion) {
     // One line for each implementation of the trait.
+    cache::bench::<SegmentedCache>(criterion, "segmented");
     cache::bench::<MokaCache>(criterion, "moka");
 }
 
