@@ -210,6 +210,7 @@ pub trait Store: Send + Sync {
 
     /// Forgets every key for which the condition holds, and returns how many those were. Takes time
     /// with the size of the cache, during which others go on; what they insert meanwhile may stay.
+    /// The condition may be called under a lock: it must not use the cache.
     fn remove_if(&self, condition: impl FnMut(&[u8]) -> bool) -> u64;
 
     /// Forgets everything, as [`Store::remove_if`] does.
