@@ -17,7 +17,7 @@
 //!   that key before, whatever the outcome of the insert. The one exception is a failure, which
 //!   never takes the place of an answer ([`Kind::Failure`]).
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod contract;
 #[cfg(feature = "moka-cache")]
 mod moka;

@@ -481,5 +481,8 @@ fn dimensions(max_bytes: u64) -> (u64, u64) {
     (shards, buckets.clamp(2, table::BUCKETS_MAX as u64 / shards))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
+
+#[cfg(all(test, loom))]
+mod model;

@@ -118,7 +118,7 @@ mod tests {
         #[test]
         fn it_is_a_queue(steps in prop::collection::vec((0..5u8, 0..700u32), 0..40)) {
             let (mut queue, mut model) = (Queue::default(), VecDeque::new());
-            let holds = |queued: Queued| queued.slot % 3 == 0;
+            let holds = |queued: Queued| queued.slot.is_multiple_of(3);
             for (step, count) in steps {
                 let before = queue.len();
                 for number in 0..count {
