@@ -6,7 +6,8 @@
 //! What a thread retires waits in a bag of its own, at most [`BAG_ENTRIES`] entries or
 //! [`BAG_FULL_BYTES`] and one entry, until it hands the bag on: when it is full, and at the next
 //! [`Epochs::pin`]. A bag that was handed on occupies [`BAG_BYTES`] whatever is in it, which is
-//! more than most entries do; so it counts as retired too.
+//! more than most entries do; so it counts as retired too, and while too much is retired a bag of less
+//! than that is kept.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -31,6 +32,7 @@ pub(super) struct Epochs {
     id: u64,
     alive: Arc<()>,
     retired: Arc<AtomicU64>,
+    retired_max: u64,
 }
 
 /// Holds the epoch for a thread: nothing that is found meanwhile is freed while it lives.
@@ -60,13 +62,15 @@ thread_local! {
 }
 
 impl Epochs {
-    pub(super) fn new() -> Self {
+    /// Epochs that are choked when more than `retired_max` bytes are retired and not yet freed.
+    pub(super) fn new(retired_max: u64) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         Self {
             collector: Collector::new(),
             id: NEXT_ID.fetch_add(1, Relaxed),
             alive: Arc::default(),
             retired: Arc::default(),
+            retired_max,
         }
     }
 
@@ -76,7 +80,8 @@ impl Epochs {
     pub(super) fn pin(&self) -> Pinned {
         self.with_local(|local| {
             let guard = local.handle.pin();
-            if local.bag.get().entries > 0 {
+            let Bag { entries, bytes } = local.bag.get();
+            if entries > 0 && (bytes >= BAG_BYTES || self.retired_bytes() <= self.retired_max) {
                 self.hand_on(local, &guard);
             }
             Pinned { guard, id: self.id }
@@ -123,8 +128,14 @@ impl Epochs {
 
     /// Hands this thread's bag on and frees some of what may be freed: at most eight bags.
     pub(super) fn collect(&self) {
-        let pinned = self.pin();
-        pinned.guard.flush();
+        drop(self.pin());
+        self.with_local(|local| {
+            let guard = local.handle.pin();
+            // With an empty bag this only frees, and allocates nothing.
+            if local.bag.get().entries == 0 {
+                guard.flush();
+            }
+        });
     }
 
     fn hand_on(&self, local: &Local, guard: &Guard) {

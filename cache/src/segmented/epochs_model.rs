@@ -28,7 +28,7 @@ pub(super) struct Pinned {
 }
 
 impl Epochs {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(_retired_max: u64) -> Self {
         Self { state: Arc::new(Mutex::new(State::default())), retired: Arc::default() }
     }
 

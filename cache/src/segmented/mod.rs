@@ -36,7 +36,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use self::entry::{Entry, Unpublished, footprint};
-use self::epochs::Pinned;
+use self::epochs::{Epochs, Pinned};
 use self::queue::Queued;
 use self::segments::{Segment, Segments};
 use self::sync::{Mutex, MutexGuard};
@@ -131,14 +131,15 @@ impl Store for SegmentedCache {
 
     fn new(config: Config) -> Self {
         let (shards, buckets) = dimensions(config.max_bytes);
-        let table = Table::new(shards as usize, buckets as usize);
         let retired_share = config.max_bytes / RETIRED_SHARE;
+        let retired_max = retired_share.max(RETIRED_MIN);
+        let table = Table::new(shards as usize, buckets as usize, Epochs::new(retired_max));
         let for_entries = config.max_bytes.saturating_sub(table.len_bytes() + retired_share);
         Self {
             table,
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             shard_budget: for_entries / shards,
-            retired_max: retired_share.max(RETIRED_MIN),
+            retired_max,
             hand: AtomicUsize::new(0),
             too_large: AtomicU64::new(0),
             refused: AtomicU64::new(0),

@@ -81,7 +81,7 @@ unsafe impl Sync for Table {}
 
 impl Table {
     /// An empty table.
-    pub(super) fn new(shards: usize, buckets_per_shard: usize) -> Self {
+    pub(super) fn new(shards: usize, buckets_per_shard: usize, epochs: Epochs) -> Self {
         let count = shards * buckets_per_shard;
         assert!((1..=BUCKETS_MAX).contains(&count), "slots are numbered by u32");
         let layout = Self::layout(count);
@@ -100,7 +100,7 @@ impl Table {
             unsafe { bucket.write(Bucket { slots }) };
         }
         let buckets = NonNull::slice_from_raw_parts(first, count);
-        Self { buckets, epochs: Epochs::new(), shards, buckets_per_shard }
+        Self { buckets, epochs, shards, buckets_per_shard }
     }
 
     fn layout(buckets: usize) -> Layout {
