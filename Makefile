@@ -51,11 +51,11 @@ fuzz: ## run each fuzz target for SECONDS_EACH (needs nightly and cargo-fuzz)
 	    cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS_EACH) || exit 1; \
 	done
 
-# Miri cannot follow crossbeam-epoch's own casts and reborrows more strictly than this.
+# Over a stand-in for crossbeam-epoch, whose own casts break the rules of strict provenance.
 miri: ## the cache's unit tests under Miri (needs nightly; installs its miri)
 	@rustup run nightly rustc --version >/dev/null 2>&1 || { echo "miri: no nightly toolchain" >&2; exit 1; }
 	@rustup component add --toolchain nightly miri rust-src
-	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-tree-borrows" \
+	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-strict-provenance" \
 	    cargo +nightly miri test -p swiftlet-cache --lib segmented
 
 loom: ## the cache's readers and writers in every order that matters

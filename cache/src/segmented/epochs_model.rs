@@ -1,10 +1,11 @@
-//! The same as `epochs.rs`, in its place for loom: what is retired is freed as soon as the last
-//! guard of that time is gone, by whoever drops it.
+//! The same as `epochs.rs`, in its place for loom and Miri, which follow crossbeam's own code not at
+//! all or not strictly: what is retired is freed as soon as the last guard of that time is gone, by
+//! whoever drops it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use loom::sync::Mutex;
+use super::sync::Mutex;
 
 type Free = Box<dyn FnOnce() -> u64 + Send>;
 

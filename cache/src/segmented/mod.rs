@@ -24,7 +24,7 @@
 //!   unless entries are smaller than any DNS answer; it is counted apart.
 
 mod entry;
-#[cfg_attr(loom, path = "epochs_model.rs")]
+#[cfg_attr(any(loom, miri), path = "epochs_model.rs")]
 mod epochs;
 mod queue;
 mod segments;
