@@ -47,7 +47,11 @@ macro_rules! suite {
 }
 pub(crate) use suite;
 
-const ROOMY: Config = Config { max_bytes: 1 << 26 };
+/// Room for everything that a test stores. Under Miri a small table, for filling it takes seconds.
+const ROOMY: Config = Config { max_bytes: if cfg!(miri) { 1 << 21 } else { 1 << 26 } };
+
+/// Tests that store much do so many times less of it under Miri.
+const LESS: u64 = if cfg!(miri) { 40 } else { 1 };
 
 fn key(hash: u64, bytes: &[u8]) -> Key<'_> {
     Key { hash, bytes }
@@ -177,7 +181,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// Histories that fit the budget easily, so a store has no reason to forget anything.
 pub(crate) fn random_histories_match_the_model<S: Store>() {
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) };
+    let config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 128 })
+    };
     proptest!(config, |(steps in steps())| {
         let store = S::new(ROOMY);
         let mut model = Model::default();
@@ -295,7 +302,7 @@ pub(crate) fn refresh_is_due_in_the_last_tenth_only<S: Store>() {
 pub(crate) fn keys_with_one_hash_are_kept_apart<S: Store>() {
     const KEPT: usize = 8;
     let store = S::new(ROOMY);
-    let keys: Vec<[u8; 2]> = (0..500u16).map(u16::to_be_bytes).collect();
+    let keys: Vec<[u8; 2]> = (0..(500 / LESS as u16)).map(u16::to_be_bytes).collect();
     for (count, bytes) in keys.iter().enumerate() {
         store.insert(key(42, bytes), new(bytes, 60, 0), 0);
         for other in &keys[(count + 1).saturating_sub(KEPT)..=count] {
@@ -354,17 +361,17 @@ pub(crate) fn a_failure_replaces_nothing_and_holds_back_the_refresh<S: Store>() 
 pub(crate) fn remove_if_removes_what_it_says<S: Store>() {
     let store = S::new(ROOMY);
     let hash = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    for number in 0..2000u64 {
+    for number in 0..2000 / LESS {
         store.insert(key(hash(number), &number.to_be_bytes()), new(b"a", 60, 60), 0);
     }
     store.settle();
-    assert_eq!(store.remove_if(|bytes| bytes[7] % 2 == 0), 1000);
-    for number in 0..2000u64 {
+    assert_eq!(store.remove_if(|bytes| bytes[7] % 2 == 0), 1000 / LESS);
+    for number in 0..2000 / LESS {
         let seen = look(&store, key(hash(number), &number.to_be_bytes()), 0);
         assert_eq!(seen == Seen::Miss, number % 2 == 0);
     }
     store.settle();
-    assert_eq!(store.stats().entries, 1000);
+    assert_eq!(store.stats().entries, 1000 / LESS);
     assert_eq!(store.stats().evicted, 0);
 }
 
@@ -372,7 +379,7 @@ pub(crate) fn remove_if_removes_what_it_says<S: Store>() {
 pub(crate) fn what_is_past_its_stale_time_is_reclaimed<S: Store>() {
     let store = S::new(ROOMY);
     let hash = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    for number in 0..1000u64 {
+    for number in 0..1000 / LESS {
         let ttl_s = if number % 2 == 0 { 10 } else { 1000 };
         store.insert(key(hash(number), &number.to_be_bytes()), new(b"a", ttl_s, 5), 0);
     }
@@ -384,10 +391,10 @@ pub(crate) fn what_is_past_its_stale_time_is_reclaimed<S: Store>() {
         store.settle();
         let stats = store.stats();
         if stats.slots > 0 {
-            let expired = if now_ms < 15_000 { 0 } else { 500 };
-            assert_eq!((stats.entries, stats.expired), (1000 - expired, expired));
+            let expired = if now_ms < 15_000 { 0 } else { 500 / LESS };
+            assert_eq!((stats.entries, stats.expired), (1000 / LESS - expired, expired));
         }
-        for number in 0..1000u64 {
+        for number in 0..1000 / LESS {
             let seen = look(&store, key(hash(number), &number.to_be_bytes()), now_ms);
             assert_eq!(seen == Seen::Miss, now_ms >= 15_000 && number % 2 == 0, "{number}");
         }
@@ -417,12 +424,12 @@ pub(crate) fn too_large_is_refused_and_supersedes<S: Store>() {
 
 pub(crate) fn clear_forgets_everything<S: Store>() {
     let store = S::new(ROOMY);
-    for number in 0..1000u64 {
+    for number in 0..1000 / LESS {
         let bytes = number.to_be_bytes();
         store.insert(key(number << 40, &bytes), new(b"a", 60, 60), 0);
     }
     store.clear();
-    for number in 0..1000u64 {
+    for number in 0..1000 / LESS {
         let bytes = number.to_be_bytes();
         assert_eq!(look(&store, key(number << 40, &bytes), 0), Seen::Miss);
     }
@@ -433,15 +440,15 @@ pub(crate) fn clear_forgets_everything<S: Store>() {
 }
 
 pub(crate) fn the_byte_bound_holds<S: Store>() {
-    let max_bytes = 1 << 20;
+    let max_bytes = (1 << 20) / LESS;
     let store = S::new(Config { max_bytes });
     let answer = [7; 2000];
-    for number in 0..20_000u64 {
+    for number in 0..20_000 / LESS {
         let bytes = number.to_be_bytes();
         let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let len = (number * 37 % 2000) as usize;
         store.insert(key(hash, &bytes), new(&answer[..len], 60, 0), 0);
-        if number % 1000 == 999 {
+        if number % 100 == 99 {
             store.settle();
             let stats = store.stats();
             assert!(stats.bytes <= max_bytes, "{stats:?}");
@@ -450,7 +457,7 @@ pub(crate) fn the_byte_bound_holds<S: Store>() {
     }
     let stats = store.stats();
     assert!(stats.bytes > max_bytes / 2, "the budget is used: {stats:?}");
-    assert_eq!(stats.entries + stats.evicted, 20_000);
+    assert_eq!(stats.entries + stats.evicted, 20_000 / LESS);
 }
 
 /// One thread keeps replacing, removing and growing; the other must see whole entries of the right
@@ -458,7 +465,7 @@ pub(crate) fn the_byte_bound_holds<S: Store>() {
 pub(crate) fn two_threads_see_whole_entries<S: Store>() {
     const KEYS: u8 = 16;
     // So large that a reader which is taken off its core while it reads never gets an insert refused.
-    let store = S::new(Config { max_bytes: 1 << 30 });
+    let store = S::new(Config { max_bytes: if cfg!(miri) { 1 << 20 } else { 1 << 30 } });
     let done = AtomicBool::new(false);
     let hash = |k: u8| u64::from(k % 4) << 60;
     // Every byte of an answer names its key; its length is at least 1.
@@ -476,7 +483,7 @@ pub(crate) fn two_threads_see_whole_entries<S: Store>() {
     };
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for round in 0..2_000 {
+            for round in 0..2_000 / LESS as usize {
                 for k in 0..KEYS {
                     store.insert(key(hash(k), &[k]), new(&answer(k, round), 60, 0), 0);
                 }

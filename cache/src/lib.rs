@@ -17,7 +17,7 @@
 //!   that key before, whatever the outcome of the insert. The one exception is a failure, which
 //!   never takes the place of an answer ([`Kind::Failure`]).
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod contract;
 #[cfg(feature = "moka-cache")]
 mod moka;
@@ -210,6 +210,7 @@ pub trait Store: Send + Sync {
 
     /// Forgets every key for which the condition holds, and returns how many those were. Takes time
     /// with the size of the cache, during which others go on; what they insert meanwhile may stay.
+    /// The condition may be called under a lock: it must not use the cache.
     fn remove_if(&self, condition: impl FnMut(&[u8]) -> bool) -> u64;
 
     /// Forgets everything, as [`Store::remove_if`] does.

@@ -14,18 +14,19 @@
 
 #![expect(unsafe_code, reason = "entries are allocated with their bytes behind the header")]
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 
+use super::sync::{Witness, alloc, dealloc};
 use crate::{Key, Kind, Lifetime, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry};
 
 /// Bytes in front of the key.
 const HEADER_LEN: usize = size_of::<Header>();
 
-const _: () = assert!(HEADER_LEN == 32);
+const _: () = assert!(HEADER_LEN == 32 || cfg!(loom));
 const _: () = assert!(MAX_ANSWER_LEN <= u16::MAX as usize);
 const _: () = assert!(MAX_KEY_LEN <= u16::MAX as usize);
 
@@ -41,6 +42,7 @@ pub(super) struct Header {
     kind: Kind,
     segment: AtomicU8,
     visited: AtomicBool,
+    witness: Witness,
 }
 
 /// A segment's number, as the queues have it.
@@ -71,6 +73,7 @@ impl Unpublished {
             kind: entry.kind,
             segment: AtomicU8::new(0),
             visited: AtomicBool::new(false),
+            witness: Witness::new(),
         };
         // SAFETY: the allocation is ours alone, aligned for a header, and holds one.
         unsafe { header.write(fields) };
@@ -82,7 +85,9 @@ impl Unpublished {
         let bytes = unsafe { bytes.add(key_len) };
         // SAFETY: as above.
         unsafe { bytes.copy_from_nonoverlapping(entry.answer.as_ptr(), answer_len) };
-        Self(header)
+        let entry = Self(header);
+        entry.as_entry().header().witness.write();
+        entry
     }
 
     /// Gives up the ownership; the entry must be freed through [`Unpublished::reclaim`].
@@ -110,6 +115,7 @@ impl Unpublished {
 
 impl Drop for Unpublished {
     fn drop(&mut self) {
+        self.as_entry().header().witness.write();
         let layout = layout(self.as_entry().len());
         // SAFETY: allocated in `new` with this layout, for the lengths never change, and owned.
         unsafe { dealloc(self.0.as_ptr().cast(), layout) };
@@ -144,6 +150,7 @@ impl<'e> Entry<'e> {
     #[inline]
     fn bytes(self, start: usize, len: usize) -> &'e [u8] {
         debug_assert!(start + len <= self.len());
+        self.header().witness.read();
         // SAFETY: the pointer has the provenance of the whole allocation, and `start` is in it.
         let start = unsafe { self.header.as_ptr().cast::<u8>().add(HEADER_LEN + start) };
         // SAFETY: `len` bytes from there are in the allocation, initialized, and never change.

@@ -24,22 +24,23 @@
 //!   unless entries are smaller than any DNS answer; it is counted apart.
 
 mod entry;
+#[cfg_attr(any(loom, miri), path = "epochs_model.rs")]
 mod epochs;
 mod queue;
 mod segments;
+mod sync;
 mod table;
 
 use std::marker::PhantomData;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use crossbeam::epoch::Guard;
 
 use self::entry::{Entry, Unpublished, footprint};
-use self::epochs::Epochs;
+use self::epochs::{Epochs, Pinned};
 use self::queue::Queued;
 use self::segments::{Segment, Segments};
-use self::table::{Place, Removed, Slot, Table};
+use self::sync::{Mutex, MutexGuard};
+use self::table::{Place, Slot, Table};
 use crate::{
     Config, Inserted, Key, Kind, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry, SegmentStats,
     Stats, Store,
@@ -53,7 +54,8 @@ pub const SHARD_BYTES_MIN: u64 = 1 << 20;
 
 /// One slot of the table for so many bytes of the budget, half of what the smallest answers with
 /// data occupy: half full, two buckets are both full once in some thousand times. The table takes
-/// an eighth of the budget.
+/// an eighth of the budget, and at most 32 GiB: slots are numbered by 32 bits, so beyond 256 GiB of
+/// budget the cache holds no more than some 4 x 10^9 answers.
 pub const BYTES_PER_SLOT: u64 = 64;
 
 /// One part in so many of the budget may be retired and not yet freed.
@@ -70,17 +72,21 @@ pub const SECOND_CHANCES: u32 = 512;
 /// Buckets that are looked through under one hold of a shard's lock.
 const BUCKETS_PER_HOLD: usize = 256;
 
-/// After so many attempts to free something in vain an insert is refused. Garbage may be freed when
-/// the epoch has moved on twice.
-const COLLECT_ROUNDS: usize = 3;
+/// After so many attempts in vain nothing can be freed now. Garbage may be when the epoch has moved
+/// on twice.
+const ROUNDS_IN_VAIN: usize = 3;
+
+/// The most attempts that one insert makes: each frees at most sixteen bags of garbage.
+const ROUNDS_PER_INSERT: usize = 8;
+
+/// The most attempts after each hold of [`BUCKETS_PER_HOLD`], which fills at most 33 bags.
+const ROUNDS_PER_HOLD: usize = 64;
 
 /// A segmented LRU that is read without locks.
 pub struct SegmentedCache {
     table: Table,
     shards: Box<[Mutex<Shard>]>,
-    epochs: Epochs,
     shard_budget: u64,
-    retired: Arc<AtomicU64>,
     retired_max: u64,
     /// The bucket that [`Store::expire`] looks at next.
     hand: AtomicUsize,
@@ -113,8 +119,10 @@ enum Why {
 }
 
 /// Holds the epoch: nothing that is found is freed while it lives.
+///
+/// It is good for the cache that gave it: a lookup in another panics.
 pub struct Pin {
-    guard: Guard,
+    pinned: Pinned,
     not_send: PhantomData<*const ()>,
 }
 
@@ -122,19 +130,16 @@ impl Store for SegmentedCache {
     type Pin = Pin;
 
     fn new(config: Config) -> Self {
-        let shards = (config.max_bytes / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX);
-        let per_shard = config.max_bytes / shards;
-        let buckets = per_shard / BYTES_PER_SLOT / table::SLOTS as u64;
-        let table = Table::new(shards as usize, buckets.max(2) as usize);
+        let (shards, buckets) = dimensions(config.max_bytes);
         let retired_share = config.max_bytes / RETIRED_SHARE;
+        let retired_max = retired_share.max(RETIRED_MIN);
+        let table = Table::new(shards as usize, buckets as usize, Epochs::new(retired_max));
         let for_entries = config.max_bytes.saturating_sub(table.len_bytes() + retired_share);
         Self {
             table,
             shards: (0..shards).map(|_| Mutex::default()).collect(),
-            epochs: Epochs::new(),
             shard_budget: for_entries / shards,
-            retired: Arc::default(),
-            retired_max: retired_share.max(RETIRED_MIN),
+            retired_max,
             hand: AtomicUsize::new(0),
             too_large: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -143,7 +148,7 @@ impl Store for SegmentedCache {
 
     #[inline]
     fn pin(&self) -> Pin {
-        Pin { guard: self.epochs.pin(), not_send: PhantomData }
+        Pin { pinned: self.table.epochs().pin(), not_send: PhantomData }
     }
 
     #[inline]
@@ -158,7 +163,7 @@ impl Store for SegmentedCache {
 
     #[inline]
     fn with<R>(&self, pin: &Pin, key: Key<'_>, now_ms: u64, f: impl FnOnce(Lookup<'_>) -> R) -> R {
-        match self.table.find(self.table.place(key.hash), key.bytes, &pin.guard) {
+        match self.table.find(self.table.place(key.hash), key.bytes, &pin.pinned) {
             Some(entry) => {
                 entry.visit();
                 f(entry.judge(now_ms))
@@ -172,16 +177,10 @@ impl Store for SegmentedCache {
         let too_large = key.bytes.len() > MAX_KEY_LEN
             || new.answer.len() > MAX_ANSWER_LEN
             || footprint(len) > self.shard_budget;
-        if too_large {
-            self.too_large.fetch_add(1, Relaxed);
-        }
         let refused = !too_large && new.ttl_s > 0 && self.is_choked();
-        if refused {
-            self.refused.fetch_add(1, Relaxed);
-        }
         let is_kept = !too_large && !refused && new.ttl_s > 0;
         let entry = is_kept.then(|| Unpublished::new(key, new, now_ms));
-        let guard = self.epochs.pin();
+        let guard = self.table.epochs().pin_to_write();
         let place = self.table.place(key.hash);
         let mut shard = self.lock(place.shard);
         let old = self.slot_of(place, key.bytes, &guard);
@@ -197,10 +196,14 @@ impl Store for SegmentedCache {
             if let Some((slot, _)) = old {
                 self.remove_from(&mut shard, slot, Why::Removed, &guard);
             }
-            return match (too_large, refused) {
-                (true, _) => Inserted::TooLarge,
-                (_, true) => Inserted::Refused,
-                _ => Inserted::ZeroTtl,
+            return if too_large {
+                self.too_large.fetch_add(1, Relaxed);
+                Inserted::TooLarge
+            } else if refused {
+                self.refused.fetch_add(1, Relaxed);
+                Inserted::Refused
+            } else {
+                Inserted::ZeroTtl
             };
         };
         self.publish(&mut shard, place, old, entry, now_ms, &guard);
@@ -209,12 +212,11 @@ impl Store for SegmentedCache {
     }
 
     fn remove(&self, key: Key<'_>) {
-        let guard = self.epochs.pin();
+        let guard = self.table.epochs().pin_to_write();
         let place = self.table.place(key.hash);
         let mut shard = self.lock(place.shard);
         if let Some((slot, _)) = self.slot_of(place, key.bytes, &guard) {
             self.remove_from(&mut shard, slot, Why::Removed, &guard);
-            self.sweep_out(&mut shard, &guard);
         }
     }
 
@@ -223,7 +225,7 @@ impl Store for SegmentedCache {
         for index in 0..self.shards.len() {
             let mut buckets = self.table.shard_buckets(index);
             while !buckets.is_empty() {
-                let guard = self.epochs.pin();
+                let guard = self.table.epochs().pin_to_write();
                 let mut shard = self.lock(index);
                 for slot in buckets.by_ref().take(BUCKETS_PER_HOLD).flat_map(Table::bucket_slots) {
                     if self.table.get(slot, &guard).is_some_and(|entry| condition(entry.key())) {
@@ -231,20 +233,23 @@ impl Store for SegmentedCache {
                         removed += 1;
                     }
                 }
-                self.sweep_out(&mut shard, &guard);
+                drop(shard);
+                drop(guard);
+                // Left to the inserts that come after, all of it at once would choke them.
+                self.free_down_to(self.retired_max / 2, ROUNDS_PER_HOLD);
             }
         }
         removed
     }
 
     fn expire(&self, now_ms: u64, buckets: usize) {
-        let guard = self.epochs.pin();
+        let guard = self.table.epochs().pin_to_write();
         let is_dead =
             |slot: Slot| self.table.get(slot, &guard).is_some_and(|entry| entry.is_dead(now_ms));
         let count = self.table.slots() / table::SLOTS;
         let first = self.hand.fetch_add(buckets, Relaxed);
-        for bucket in first..first + buckets {
-            let bucket = bucket % count;
+        for step in 0..buckets.min(count) {
+            let bucket = first.wrapping_add(step) % count;
             if !Table::bucket_slots(bucket).any(is_dead) {
                 continue;
             }
@@ -252,13 +257,12 @@ impl Store for SegmentedCache {
             for slot in Table::bucket_slots(bucket).filter(|&slot| is_dead(slot)) {
                 self.remove_from(&mut shard, slot, Why::Expired, &guard);
             }
-            self.sweep_out(&mut shard, &guard);
         }
     }
 
     fn stats(&self) -> Stats {
         let mut stats = Stats {
-            retired_bytes: self.retired.load(Relaxed),
+            retired_bytes: self.table.epochs().retired_bytes(),
             table_bytes: self.table.len_bytes(),
             slots: self.table.slots() as u64,
             too_large: self.too_large.load(Relaxed),
@@ -291,10 +295,10 @@ impl Store for SegmentedCache {
         /// Another thread's guard may be in the way for a moment, but not for so many tries.
         const TRIES: usize = 1000;
         for _ in 0..TRIES {
-            if self.retired.load(Relaxed) == 0 {
+            if self.table.epochs().retired_bytes() == 0 {
                 return;
             }
-            self.epochs.pin().flush();
+            self.table.epochs().collect();
             std::thread::yield_now();
         }
     }
@@ -308,18 +312,32 @@ impl SegmentedCache {
 
     /// Whether too much is retired and not yet freed, in spite of attempts to free it.
     fn is_choked(&self) -> bool {
-        let mut retired = self.retired.load(Relaxed);
+        self.free_down_to(self.retired_max, ROUNDS_PER_INSERT) > self.retired_max
+    }
+
+    /// Frees what may be freed until no more than so many bytes are retired, in at most so many
+    /// rounds, and returns how many those are then.
+    fn free_down_to(&self, bytes: u64, rounds: usize) -> u64 {
+        let mut retired = self.table.epochs().retired_bytes();
         let mut in_vain = 0;
-        while retired > self.retired_max && in_vain < COLLECT_ROUNDS {
-            self.epochs.pin().flush();
-            let before = std::mem::replace(&mut retired, self.retired.load(Relaxed));
+        for _ in 0..rounds {
+            if retired <= bytes || in_vain == ROUNDS_IN_VAIN {
+                break;
+            }
+            self.table.epochs().collect();
+            let before = std::mem::replace(&mut retired, self.table.epochs().retired_bytes());
             in_vain = if retired < before { 0 } else { in_vain + 1 };
         }
-        retired > self.retired_max
+        retired
     }
 
     /// The slot and the entry of a key.
-    fn slot_of<'g>(&self, place: Place, key: &[u8], guard: &'g Guard) -> Option<(Slot, Entry<'g>)> {
+    fn slot_of<'g>(
+        &self,
+        place: Place,
+        key: &[u8],
+        guard: &'g Pinned,
+    ) -> Option<(Slot, Entry<'g>)> {
         place
             .slots()
             .filter_map(|slot| Some((slot, self.table.get(slot, guard)?)))
@@ -334,7 +352,7 @@ impl SegmentedCache {
         old: Option<(Slot, Entry<'_>)>,
         entry: Unpublished,
         now_ms: u64,
-        guard: &Guard,
+        guard: &Pinned,
     ) {
         let bytes = entry.as_entry().footprint();
         let segment = Segment::of_new(entry.as_entry().kind());
@@ -344,8 +362,8 @@ impl SegmentedCache {
             entry.as_entry().inherit(old);
             let segment = Segment::from_index(old.segment());
             shard.segments.resize(segment, old.footprint(), bytes);
-            if let Some(removed) = self.table.publish(slot, place, entry) {
-                self.retire(removed, guard);
+            if let Some(removed) = self.table.publish(slot, place, entry, guard) {
+                removed.retire();
             }
             return;
         }
@@ -365,18 +383,18 @@ impl SegmentedCache {
         entry.as_entry().set_sequence(sequence);
         entry.as_entry().set_segment(segment.index());
         shard.segments.add(segment, Queued { slot, sequence }, bytes);
-        let nothing = self.table.publish(slot, place, entry);
+        let nothing = self.table.publish(slot, place, entry, guard);
         debug_assert!(nothing.is_none(), "the slot was emptied");
     }
 
     /// An empty slot for a key, in its first bucket if there is one.
-    fn free_slot(&self, place: Place, guard: &Guard) -> Option<Slot> {
+    fn free_slot(&self, place: Place, guard: &Pinned) -> Option<Slot> {
         place.slots().find(|&slot| self.table.get(slot, guard).is_none())
     }
 
     /// The slot to take from another when there is no empty one: that of the entry which is worth
     /// least, but a segment that is over its share takes from itself.
-    fn crowded(&self, of: &Segments, segment: Segment, place: Place, guard: &Guard) -> Slot {
+    fn crowded(&self, of: &Segments, segment: Segment, place: Place, guard: &Pinned) -> Slot {
         let is_over = of.bytes(segment) > segment.share(self.shard_budget);
         let worth = |slot: Slot| {
             self.table.get(slot, guard).map(|entry| {
@@ -389,7 +407,7 @@ impl SegmentedCache {
     }
 
     /// Lets entries go until the shard is within its budget.
-    fn make_room(&self, shard: &mut Shard, now_ms: u64, guard: &Guard) {
+    fn make_room(&self, shard: &mut Shard, now_ms: u64, guard: &Pinned) {
         let mut chances = SECOND_CHANCES;
         while shard.segments.all_bytes() > self.shard_budget {
             let Some((segment, queued)) = self.next_to_leave(&mut shard.segments) else {
@@ -431,13 +449,13 @@ impl SegmentedCache {
     }
 
     /// The entry of a place in a queue, if it is still there.
-    fn queued_entry<'g>(&self, queued: Queued, guard: &'g Guard) -> Option<Entry<'g>> {
+    fn queued_entry<'g>(&self, queued: Queued, guard: &'g Pinned) -> Option<Entry<'g>> {
         self.table.get(queued.slot, guard).filter(|entry| entry.sequence() == queued.sequence)
     }
 
     /// Empties a slot and counts what was in it out.
-    fn remove_from(&self, shard: &mut Shard, slot: Slot, why: Why, guard: &Guard) {
-        let Some(removed) = self.table.take(slot) else {
+    fn remove_from(&self, shard: &mut Shard, slot: Slot, why: Why, guard: &Pinned) {
+        let Some(removed) = self.table.take(slot, guard) else {
             return;
         };
         let entry = removed.as_entry();
@@ -450,23 +468,22 @@ impl SegmentedCache {
             Why::Expired => left.expired += 1,
             Why::Removed => {}
         }
-        self.retire(removed, guard);
-    }
-
-    fn sweep_out(&self, shard: &mut Shard, guard: &Guard) {
-        shard.segments.sweep_out(|queued| self.queued_entry(queued, guard).is_some());
-    }
-
-    /// Has the entry freed when nobody can see it any more.
-    fn retire(&self, removed: Removed, guard: &Guard) {
-        self.retired.fetch_add(removed.as_entry().footprint(), Relaxed);
-        self.epochs.note_retired();
-        let retired = Arc::clone(&self.retired);
-        removed.retire(guard, move |bytes| {
-            retired.fetch_sub(bytes, Relaxed);
-        });
+        removed.retire();
+        if why != Why::Room {
+            shard.segments.sweep(segment, |queued| self.queued_entry(queued, guard).is_some());
+        }
     }
 }
 
-#[cfg(test)]
+/// Shards, and buckets of each, for a budget.
+fn dimensions(max_bytes: u64) -> (u64, u64) {
+    let shards = (max_bytes / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX);
+    let buckets = max_bytes / shards / BYTES_PER_SLOT / table::SLOTS as u64;
+    (shards, buckets.clamp(2, table::BUCKETS_MAX as u64 / shards))
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests;
+
+#[cfg(all(test, loom))]
+mod model;

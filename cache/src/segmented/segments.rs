@@ -15,7 +15,8 @@
 //!
 //! A queue holds places, not entries: a slot of the table with the sequence number of the entry
 //! that it stood for. A place whose entry is gone says so when its turn comes, so removing an entry
-//! touches no queue. When such places outnumber the others they are swept out.
+//! touches no queue. When such places outnumber the others they are swept out, a few for each entry
+//! that leaves another behind.
 
 use super::entry::SegmentIndex;
 use super::queue::{Queue, Queued};
@@ -109,17 +110,23 @@ impl Segments {
         self.queues[segment as usize].pop()
     }
 
-    /// Drops the places that no longer hold, if they are the most of a segment's queue.
-    pub(super) fn sweep_out(&mut self, holds: impl Fn(Queued) -> bool) {
+    /// A few steps of dropping the places that no longer hold, when they are the most of the
+    /// segment's queue. To be called for each entry that leaves the segment and its place behind.
+    pub(super) fn sweep(&mut self, segment: Segment, holds: impl Fn(Queued) -> bool) {
+        /// Places are looked at so many times faster than they are left behind, so a sweep ends.
+        const PLACES: usize = 8;
         /// Queues shorter than this are left alone.
         const WORTH_IT: usize = 64;
-        for (queue, &entries) in self.queues.iter_mut().zip(&self.entries) {
-            if entries == 0 {
-                *queue = Queue::default();
-            } else if queue.len() > WORTH_IT && queue.len() as u64 > 2 * entries {
-                queue.retain(&holds);
-            }
+        let entries = self.entries(segment);
+        let queue = &mut self.queues[segment as usize];
+        if entries == 0 {
+            *queue = Queue::default();
+            return;
         }
+        if queue.len() > WORTH_IT && queue.len() as u64 > 2 * entries {
+            queue.begin_sweep();
+        }
+        queue.sweep(PLACES, holds);
     }
 
     /// Bytes of the entries in a segment.

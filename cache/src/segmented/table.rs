@@ -17,15 +17,17 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicPtr;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-
-use crossbeam::epoch::Guard;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use super::entry::{Entry, Header, Unpublished};
+use super::epochs::{Epochs, Pinned};
+use super::sync::AtomicPtr;
 
 /// Slots of a bucket: a cache line of 64 bytes.
 pub(super) const SLOTS: usize = 8;
+
+/// The most buckets of a table: slots are numbered by 32 bits.
+pub(super) const BUCKETS_MAX: usize = u32::MAX as usize / SLOTS;
 
 /// Bits of a slot that are an address.
 const ADDRESS_BITS: u32 = 48;
@@ -37,7 +39,8 @@ struct Bucket {
     slots: [AtomicPtr<Header>; SLOTS],
 }
 
-const _: () = assert!(size_of::<Bucket>() == 64);
+const _: () = assert!(size_of::<Bucket>() == 64 || cfg!(loom));
+const _: () = assert!(usize::BITS == 64, "a tag and an address share a word");
 
 /// Index of a slot in the whole table.
 pub(super) type Slot = u32;
@@ -60,35 +63,54 @@ impl Place {
 }
 
 /// The buckets of all shards in one allocation, which the system fills with pages as they are used.
+///
+/// Nothing here relies on the shards' locks to be sound, only to be right: a slot is emptied by one
+/// atomic exchange, so each entry is taken out once.
 pub(super) struct Table {
     buckets: NonNull<[Bucket]>,
+    epochs: Epochs,
     shards: usize,
     buckets_per_shard: usize,
 }
 
 // SAFETY: the buckets are owned and hold atomics; the entries behind them hold bytes and atomics, and
-// are freed only when no thread can have a reference to them (`Entry::from_raw`, `take`).
+// are freed only when no thread can have a reference to them (`find`, `Removed`).
 unsafe impl Send for Table {}
 // SAFETY: as above.
 unsafe impl Sync for Table {}
 
 impl Table {
     /// An empty table.
-    pub(super) fn new(shards: usize, buckets_per_shard: usize) -> Self {
+    pub(super) fn new(shards: usize, buckets_per_shard: usize, epochs: Epochs) -> Self {
         let count = shards * buckets_per_shard;
-        assert!((1..=u32::MAX as usize / SLOTS).contains(&count), "slots are numbered by u32");
+        assert!((1..=BUCKETS_MAX).contains(&count), "slots are numbered by u32");
         let layout = Self::layout(count);
         // SAFETY: not of size 0.
         let allocation = unsafe { alloc_zeroed(layout) };
         let Some(first) = NonNull::new(allocation.cast::<Bucket>()) else {
             handle_alloc_error(layout)
         };
-        // All bits zero is a valid bucket: null in every slot.
-        Self { buckets: NonNull::slice_from_raw_parts(first, count), shards, buckets_per_shard }
+        // All bits zero is a valid bucket: null in every slot. Not so with loom's atomics.
+        #[cfg(loom)]
+        for index in 0..count {
+            let slots = std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
+            // SAFETY: in the allocation.
+            let bucket = unsafe { first.add(index) };
+            // SAFETY: as above, and nobody else has it.
+            unsafe { bucket.write(Bucket { slots }) };
+        }
+        let buckets = NonNull::slice_from_raw_parts(first, count);
+        Self { buckets, epochs, shards, buckets_per_shard }
     }
 
     fn layout(buckets: usize) -> Layout {
         Layout::array::<Bucket>(buckets).expect("less than the address space")
+    }
+
+    /// What is held by whoever looks into the table.
+    #[inline]
+    pub(super) fn epochs(&self) -> &Epochs {
+        &self.epochs
     }
 
     #[inline]
@@ -156,19 +178,25 @@ impl Table {
     }
 
     /// The entry with this key.
+    ///
+    /// # Panics
+    ///
+    /// `pinned` holds another table's epochs, and so nothing of this one. As of all that take it.
     #[inline]
     pub(super) fn find<'g>(
         &self,
         place: Place,
         key: &[u8],
-        _guard: &'g Guard,
+        pinned: &'g Pinned,
     ) -> Option<Entry<'g>> {
+        self.check(pinned);
         let buckets = self.buckets();
         for bucket in place.buckets {
             for slot in &buckets[bucket].slots {
                 if let Some(entry) = matching(slot.load(Acquire), place.tag) {
                     // SAFETY: published by `publish` and read with Acquire. Whoever takes it out
-                    // of the table reclaims it only after all guards of that time are gone.
+                    // of the table reclaims it only after all guards of that time are gone, and
+                    // `pinned` is one of them.
                     let entry: Entry<'g> = unsafe { Entry::from_raw(entry) };
                     if entry.key() == key {
                         return Some(entry);
@@ -180,7 +208,8 @@ impl Table {
     }
 
     /// What is in a slot.
-    pub(super) fn get<'g>(&self, slot: Slot, _guard: &'g Guard) -> Option<Entry<'g>> {
+    pub(super) fn get<'g>(&self, slot: Slot, pinned: &'g Pinned) -> Option<Entry<'g>> {
+        self.check(pinned);
         let header = address(self.slot(slot).load(Acquire))?;
         // SAFETY: as in `find`.
         Some(unsafe { Entry::from_raw(header) })
@@ -188,22 +217,38 @@ impl Table {
 
     /// Puts an entry into a slot and returns what was there, which is no longer to be found. To be
     /// called under the lock of the slot's shard.
-    pub(super) fn publish(&self, slot: Slot, tag_of: Place, entry: Unpublished) -> Option<Removed> {
+    pub(super) fn publish<'g>(
+        &'g self,
+        slot: Slot,
+        tag_of: Place,
+        entry: Unpublished,
+        pinned: &'g Pinned,
+    ) -> Option<Removed<'g>> {
         let header = entry.into_raw();
         assert!(header.addr().get() <= ADDRESS_MASK, "heap addresses have 48 bits");
         let word = header.as_ptr().map_addr(|address| address | tag_of.tag);
-        let slot = self.slot(slot);
-        let old = slot.load(Relaxed);
-        slot.store(word, Release);
-        address(old).map(Removed)
+        self.exchange(slot, word, pinned)
     }
 
     /// Empties a slot. To be called under the lock of the slot's shard.
-    pub(super) fn take(&self, slot: Slot) -> Option<Removed> {
-        let slot = self.slot(slot);
-        let old = slot.load(Relaxed);
-        slot.store(ptr::null_mut(), Relaxed);
-        address(old).map(Removed)
+    pub(super) fn take<'g>(&'g self, slot: Slot, pinned: &'g Pinned) -> Option<Removed<'g>> {
+        self.exchange(slot, ptr::null_mut(), pinned)
+    }
+
+    fn exchange<'g>(
+        &'g self,
+        slot: Slot,
+        word: *mut Header,
+        pinned: &'g Pinned,
+    ) -> Option<Removed<'g>> {
+        self.check(pinned);
+        let header = address(self.slot(slot).swap(word, AcqRel))?;
+        Some(Removed { header, epochs: &self.epochs, pinned })
+    }
+
+    #[inline]
+    fn check(&self, pinned: &Pinned) {
+        assert!(self.epochs.is_ours(pinned), "pinned for another cache");
     }
 
     #[inline]
@@ -216,9 +261,10 @@ impl Table {
 impl Drop for Table {
     fn drop(&mut self) {
         for slot in 0..self.slots() {
-            if let Some(removed) = self.take(slot as Slot) {
-                // SAFETY: nobody else has the table, so nobody can have an entry of it.
-                drop(unsafe { removed.reclaim() });
+            if let Some(header) = address(self.slot(slot as Slot).load(Acquire)) {
+                // SAFETY: nobody else has the table, so nobody can have an entry of it, and it is
+                // not looked at again.
+                drop(unsafe { Unpublished::reclaim(header) });
             }
         }
         let layout = Self::layout(self.buckets().len());
@@ -227,40 +273,44 @@ impl Drop for Table {
     }
 }
 
-/// An entry that is no longer in the table, but may still be read by who found it before.
+/// An entry that is no longer in the table, but may still be read by who found it before. It must
+/// be retired; dropped, it is leaked.
 #[must_use]
-pub(super) struct Removed(NonNull<Header>);
+pub(super) struct Removed<'g> {
+    header: NonNull<Header>,
+    epochs: &'g Epochs,
+    pinned: &'g Pinned,
+}
 
-// SAFETY: it is an owned allocation of bytes and atomics; nothing of it belongs to a thread.
-unsafe impl Send for Removed {}
-
-impl Removed {
+impl Removed<'_> {
     /// It, to be looked at by the one who removed it.
     pub(super) fn as_entry(&self) -> Entry<'_> {
-        // SAFETY: it is reclaimed only by consuming `self`.
-        unsafe { Entry::from_raw(self.0) }
+        // SAFETY: it is retired only by consuming `self`.
+        unsafe { Entry::from_raw(self.header) }
     }
 
-    /// Frees it when every guard that there is now has been dropped, and then tells `freed` of the
-    /// bytes that it occupied.
-    pub(super) fn retire(self, guard: &Guard, freed: impl FnOnce(u64) + Send + 'static) {
-        guard.defer(move || {
-            let bytes = self.as_entry().footprint();
-            // SAFETY: it left the table before this was deferred, so no guard that was pinned
-            // later could find it, and all that were pinned before are gone by now.
-            drop(unsafe { self.reclaim() });
-            freed(bytes);
-        });
+    /// Frees it when every guard that there is now has been dropped.
+    pub(super) fn retire(self) {
+        let bytes = self.as_entry().footprint();
+        let garbage = Garbage(self.header);
+        self.epochs.retire(self.pinned, bytes, move || garbage.free());
     }
+}
 
-    /// Takes the memory back.
-    ///
-    /// # Safety
-    ///
-    /// Every guard that was held when the entry left the table has been dropped since.
-    unsafe fn reclaim(self) -> Unpublished {
-        // SAFETY: the caller's, and a slot hands its address out once.
-        unsafe { Unpublished::reclaim(self.0) }
+/// An entry that waits to be freed.
+struct Garbage(NonNull<Header>);
+
+// SAFETY: it is an owned allocation of bytes and atomics; nothing of it belongs to a thread.
+unsafe impl Send for Garbage {}
+
+impl Garbage {
+    /// Frees it, and returns the bytes that it occupied.
+    fn free(self) -> u64 {
+        // SAFETY: it comes from a slot by an exchange, so once; it had left the table before it was
+        // retired, so no guard that was pinned later could find it, and those that were there
+        // before are gone by now.
+        let entry = unsafe { Unpublished::reclaim(self.0) };
+        entry.as_entry().footprint()
     }
 }
 
@@ -287,12 +337,12 @@ fn scale(number: u64, range: usize) -> (usize, u64) {
 /// Asks the processor to load a line; any address is allowed.
 #[inline]
 fn prefetch<T>(at: *const T) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[cfg(all(target_arch = "x86_64", not(miri), not(loom)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a hint, which faults on no address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    #[cfg(not(all(target_arch = "x86_64", not(miri), not(loom))))]
     let _ = at;
 }

@@ -2,6 +2,9 @@ use super::*;
 
 crate::contract::suite!(SegmentedCache);
 
+/// Tests that store much do so many times less of it under Miri.
+const LESS: u64 = if cfg!(miri) { 100 } else { 1 };
+
 /// Mixes all bits, as the caller's hash does (SplitMix64).
 fn mixed(number: u64) -> u64 {
     let mut hash = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -29,30 +32,30 @@ fn with_room_for(entries: u64) -> SegmentedCache {
 
 #[test]
 fn what_is_asked_for_survives_floods() {
-    const POPULAR: u64 = 5_000;
+    const POPULAR: u64 = 5_000 / LESS;
     for flood in [Kind::Data, Kind::Negative] {
-        let cache = with_room_for(10_000);
+        let cache = with_room_for(10_000 / LESS);
         for round in 0..4 {
             for number in 0..POPULAR {
                 assert_eq!(ask(&cache, number, Kind::Data), round > 0);
             }
         }
         let mut known = 0;
-        for step in 0..100_000 {
+        for step in 0..100_000 / LESS {
             ask(&cache, 1_000_000 + step, flood);
             known += u64::from(ask(&cache, step % POPULAR, Kind::Data));
         }
-        assert!(known > 99_000, "{known} of 100,000 in a flood of {flood:?}");
+        assert!(known > 99_000 / LESS, "{known} of 100,000 in a flood of {flood:?}");
     }
 }
 
 #[test]
 fn negative_answers_stay_within_their_share_when_room_is_short() {
-    let cache = with_room_for(20_000);
-    for number in 0..40_000 {
+    let cache = with_room_for(20_000 / LESS);
+    for number in 0..40_000 / LESS {
         ask(&cache, number, Kind::Data);
     }
-    for number in 0..100_000 {
+    for number in 0..100_000 / LESS {
         ask(&cache, 1_000_000 + number, Kind::Negative);
         ask(&cache, 1_000_000 + number, Kind::Negative);
     }
@@ -60,15 +63,15 @@ fn negative_answers_stay_within_their_share_when_room_is_short() {
     let [probation, negative, _] = stats.segments;
     let share = cache.shard_budget * cache.shards.len() as u64 / 10;
     assert!(negative.bytes <= share + share / 20, "{share} {stats:?}");
-    assert!(probation.entries > 10_000, "{stats:?}");
+    assert!(probation.entries > 10_000 / LESS, "{stats:?}");
 }
 
 /// While a reader stays pinned nothing is freed: the cache refuses inserts, says so, goes on to
 /// answer, and recovers when the reader is gone.
 #[test]
 fn a_pinned_reader_bounds_what_is_retired() {
-    let cache = with_room_for(50_000);
-    for number in 0..100_000 {
+    let cache = with_room_for(50_000 / LESS);
+    for number in 0..100_000 / LESS {
         ask(&cache, number, Kind::Data);
     }
     let pin = cache.pin();
@@ -82,14 +85,17 @@ fn a_pinned_reader_bounds_what_is_retired() {
     let stats = cache.stats();
     assert!(stats.retired_bytes <= cache.retired_max + 4096, "{stats:?}");
     assert_eq!(stats.refused, 1);
-    let known = (refused_at - 1_000..refused_at)
+    let new = 1_000_000..refused_at;
+    assert!(new.end - new.start > 500, "{new:?}");
+    let known = new
+        .clone()
         .filter(|number| {
             let bytes = number.to_ne_bytes();
             let key = Key { hash: mixed(*number), bytes: &bytes };
             cache.with(&pin, key, 0, |found| found != Lookup::Miss)
         })
         .count();
-    assert!(known > 900, "{known}");
+    assert!(known as u64 * 10 > (new.end - new.start) * 9, "{known} of {new:?}");
     drop(pin);
     assert_eq!(insert(refused_at), Inserted::Stored);
 }
@@ -104,7 +110,95 @@ fn memory_is_freed_with_the_cache_and_counted_before() {
     let stats = cache.stats();
     assert_eq!(stats.retired_bytes, 0);
     assert!(stats.entries > 500 && stats.entries + stats.evicted == 5_000, "{stats:?}");
-    let retired = Arc::downgrade(&cache.retired);
-    drop(cache);
-    assert!(retired.upgrade().is_none());
+}
+
+/// A lookup must not go unprotected because a guard of another cache was passed.
+#[test]
+#[should_panic(expected = "pinned for another cache")]
+fn a_pin_is_good_for_its_own_cache_only() {
+    let [one, other] = [with_room_for(100), with_room_for(100)];
+    one.with(&other.pin(), Key { hash: 1, bytes: b"k" }, 0, |_| ());
+}
+
+/// The ceiling of the slots' numbers is one of the table, not of the budget.
+#[test]
+fn the_table_of_a_huge_budget_has_a_bound() {
+    for max_bytes in [256 << 30, 1 << 40, u64::MAX] {
+        let (shards, buckets) = dimensions(max_bytes);
+        let slots = shards * buckets * table::SLOTS as u64;
+        assert!((1 << 31..1 << 32).contains(&slots), "{max_bytes}: {slots}");
+    }
+    for max_bytes in [0, 1, 1 << 20, 64 << 20, 16 << 30] {
+        let (shards, buckets) = dimensions(max_bytes);
+        assert!(shards >= 1 && buckets >= 2);
+        assert!(shards * buckets * 64 <= max_bytes / 8 + 128, "{max_bytes}");
+    }
+}
+
+#[test]
+fn a_cache_too_small_for_anything_works() {
+    for max_bytes in [0, 100, 300, 2048, 10_000] {
+        let cache = SegmentedCache::new(Config { max_bytes });
+        for number in 0..1000 / LESS {
+            let bytes = number.to_ne_bytes();
+            let kind = [Kind::Data, Kind::Negative, Kind::Failure][number as usize % 3];
+            let key = Key { hash: mixed(number % 40), bytes: &bytes };
+            cache.insert(key, NewEntry { answer: &[7; 40], ttl_s: 3600, stale_s: 0, kind }, 0);
+            cache.expire(number, usize::MAX);
+            let stats = cache.stats();
+            // Its queues may need a block before the entry that needed it has left.
+            assert!(stats.bytes - stats.retired_bytes <= max_bytes + 2048, "{max_bytes} {stats:?}");
+        }
+        cache.clear();
+        cache.settle();
+        assert_eq!((cache.stats().bytes, cache.stats().entries), (0, 0));
+    }
+}
+
+/// An answer that comes and goes leaves a place in a queue behind each time, but not for long.
+#[test]
+fn places_left_behind_are_swept_out() {
+    let cache = with_room_for(100_000 / LESS);
+    for number in 0..200 {
+        ask(&cache, number, Kind::Data);
+    }
+    let before = cache.stats().bytes;
+    let bytes = 7u64.to_ne_bytes();
+    let key = Key { hash: mixed(7), bytes: &bytes };
+    for round in 0..100_000 / LESS {
+        let kind = if round % 2 == 0 { Kind::Negative } else { Kind::Data };
+        cache.insert(key, NewEntry { answer: &[7; 40], ttl_s: 3600, stale_s: 0, kind }, 0);
+        let stats = cache.stats();
+        let grown = stats.bytes - stats.retired_bytes - before;
+        assert!(grown <= 8 * 2048, "{round}: {grown}");
+    }
+}
+
+/// What a flush leaves to be freed must not choke the inserts after it.
+#[test]
+fn a_clear_frees_as_it_goes() {
+    let cache = with_room_for(100_000 / LESS);
+    for number in 0..100_000 / LESS {
+        ask(&cache, number, Kind::Data);
+    }
+    cache.clear();
+    let stats = cache.stats();
+    assert!(stats.entries == 0 && stats.retired_bytes <= cache.retired_max, "{stats:?}");
+    for number in 0..1000 / LESS {
+        ask(&cache, number, Kind::Data);
+    }
+    assert_eq!(cache.stats().refused, 0);
+}
+
+/// What was held counts as held, not as refused besides.
+#[test]
+fn a_failure_held_is_not_counted_as_refused() {
+    let cache = with_room_for(1000);
+    let key = Key { hash: 1, bytes: b"k" };
+    let data = NewEntry { answer: b"a", ttl_s: 60, stale_s: 0, kind: Kind::Data };
+    assert_eq!(cache.insert(key, data, 0), Inserted::Stored);
+    let answer = vec![0; MAX_ANSWER_LEN + 1];
+    let failure = NewEntry { answer: &answer, kind: Kind::Failure, ..data };
+    assert_eq!(cache.insert(key, failure, 0), Inserted::Held);
+    assert_eq!(cache.stats().too_large, 0);
 }
