@@ -33,6 +33,7 @@ check: ## format and lints alone
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy -p swiftlet-parser --no-default-features --all-targets -- -D warnings
+	cargo clippy -p swiftlet --features moka-cache --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
 
 packages: ## install what the end-to-end tests use, as root

@@ -1,11 +1,12 @@
 //! Forgetting answers on an operator's order.
 //!
-//! When [`Service::flush`] returns, no worker gives out what it was to remove: the cache is shared,
-//! so it is gone from there, and a question that was in flight meanwhile answers its waiters but
-//! does not store what it gets ([`Flushes::since`]). Takes time with the size of the cache, during
-//! which the workers go on; to be called from the control thread.
+//! When [`Service::flush`] returns, no lookup that begins finds what it was to remove, on any worker:
+//! the cache is shared, so it is gone from there, and what upstream was asked for before is not
+//! stored any more ([`Flushes::unless_since`]). A question that is in flight meanwhile still answers
+//! those who wait for it, and who come to wait for it until its answer is there. Takes time with the
+//! size of the cache, during which the workers go on; to be called from the control thread.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use swiftlet_cache::Store as _;
 use swiftlet_parser::key::{Key, NO_TYPE};
@@ -38,29 +39,36 @@ impl Scope {
 }
 
 /// How often something was flushed.
+///
+/// Who stores an answer holds the lock shared for as long as that takes, a flush exclusively for as
+/// long as it takes to count: what was asked for before is either in the cache when the flush begins
+/// to look through it, or not stored. Hits never come here.
 #[derive(Debug, Default)]
-pub struct Flushes(AtomicU64);
+pub struct Flushes(RwLock<u64>);
 
 impl Flushes {
-    /// Their number now.
+    /// Their number now; to be asked for before upstream or the cache is.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there was one since their number was `count`: what was asked for before must not be
-    /// stored then. To be looked at after storing, and what was stored removed again: a flush that
-    /// began before the look has been counted, one that begins later finds the entry.
-    #[must_use]
-    pub fn since(&self, count: u64) -> bool {
-        self.count() != count
+    /// Stores by `store` what was asked for when the number was `count`; `None`, and nothing is done,
+    /// if there was a flush since.
+    pub fn unless_since<R>(&self, count: u64, store: impl FnOnce() -> R) -> Option<R> {
+        let now = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        (*now == count).then(store)
+    }
+
+    fn add(&self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) += 1;
     }
 }
 
 impl Service {
     /// Forgets the answers in this scope and returns how many those were.
     pub fn flush(&self, scope: &Scope) -> u64 {
-        self.flushes.0.fetch_add(1, Ordering::SeqCst);
+        self.flushes.add();
         self.cache.remove_if(|bytes| {
             // Whatever is no key of ours cannot be found by anyone, and goes as well.
             Key::from_bytes(0, bytes).is_none_or(|key| scope.holds(&key))

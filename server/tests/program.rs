@@ -82,6 +82,8 @@ fn config_shows_every_setting_with_its_source() {
         let line = text.lines().find(|line| line.starts_with(setting)).unwrap_or_default();
         assert!(line.contains(source), "{setting} {source}: {text}");
     }
+    let cache = format!("\n# answer cache: {}\n", swiftlet::cache::NAME);
+    assert!(text.contains(&cache), "{text}");
     let help = run(&["--help"], &[]);
     let help = String::from_utf8_lossy(&help.stdout);
     let readme = include_str!("../../README.md");
@@ -172,6 +174,7 @@ fn the_start_says_what_it_does_in_at_most_20_lines() {
         &format!("listening on {}", server.dns),
         "worker",
         "answer cache of",
+        swiftlet::cache::NAME,
         &format!("forwarding to {}", upstream.address),
         &format!("http://{}/", server.http),
         "ready",
@@ -198,6 +201,52 @@ fn http_shows_health_readiness_and_metrics() {
     assert_eq!((metrics.get("ready"), metrics.get("cache_inserts")), (1, 1));
     assert_eq!(metrics.sum("worker_queries_received"), 1);
     assert_eq!(metrics.sum("kernel_dropped"), 0);
+}
+
+/// What Prometheus is told of the cache: what only grows is a counter, and all parts add up to the budget's
+/// use.
+#[test]
+fn the_cache_gives_an_account_of_itself() {
+    let upstream = good_upstream();
+    let server = Swiftlet::start(&[("FORWARD", &upstream.address.to_string())]);
+    for name in ["a.example.", "b.example.", "c.example."] {
+        ask(server.dns, &query(name, RecordType::A));
+    }
+    let (_, text) = server.get("/metrics");
+    for (name, kind) in [
+        ("cache_hits", "counter"),
+        ("cache_inserts", "counter"),
+        ("cache_entries", "gauge"),
+        ("cache_bytes", "gauge"),
+        ("cache_slots", "gauge"),
+        ("cache_evictions", "counter"),
+        ("cache_expired", "counter"),
+        ("cache_refused", "counter"),
+    ] {
+        assert!(text.contains(&format!("# TYPE swiftlet_{name} {kind}\n")), "{name}: {text}");
+    }
+    let metrics = server.settled();
+    if cfg!(feature = "moka-cache") {
+        assert_eq!(metrics.get("cache_slots"), 0);
+        assert_eq!(metrics.get("cache_evictions{segment=\"all\",reason=\"room\"}"), 0);
+        return;
+    }
+    assert_eq!(metrics.get("cache_entries{segment=\"probation\"}"), 3);
+    let entries = metrics.get("cache_bytes{part=\"probation\"}");
+    assert!((3 * 64..3 * 256).contains(&entries), "{entries} bytes");
+    assert!(metrics.get("cache_slots") * 8 <= metrics.get("cache_bytes{part=\"table\"}"));
+    assert!(metrics.get("cache_bytes{part=\"queues\"}") > 0);
+    assert_eq!(metrics.get("cache_bytes{part=\"retired\"}"), 0);
+    for segment in swiftlet_cache::SEGMENT_NAMES {
+        for reason in ["room", "crowded"] {
+            let name = format!("cache_evictions{{segment=\"{segment}\",reason=\"{reason}\"}}");
+            assert_eq!(metrics.get(&name), 0);
+        }
+        assert_eq!(metrics.get(&format!("cache_expired{{segment=\"{segment}\"}}")), 0);
+    }
+    for reason in ["too_large", "choked"] {
+        assert_eq!(metrics.get(&format!("cache_refused{{reason=\"{reason}\"}}")), 0);
+    }
 }
 
 #[test]

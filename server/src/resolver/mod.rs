@@ -18,7 +18,6 @@ use swiftlet_net::clock::Clock;
 use swiftlet_parser::edns::ExtendedError;
 use swiftlet_parser::key::{Key, KeyBuf};
 use swiftlet_parser::rr::Rcode;
-use swiftlet_parser::template::Template;
 use tokio::sync::Notify;
 
 use crate::pipeline::Service;
@@ -164,13 +163,13 @@ impl Resolver {
 
     /// The answer, if it came into the cache since the miss or follows from what is there.
     fn known(&self, key: &Key<'_>) -> Option<Outcome> {
-        let mut keys = KeyBuf::default();
+        let (mut keys, flushes) = (KeyBuf::default(), self.service.flushes.count());
         self.probe(key).or_else(|| {
             let absent = self.probe(&store::nonexistence(&self.service.seed, key, &mut keys))?;
-            // Somebody may have asked for that type itself, and been told only that it isn't there.
-            matches!(&absent, Outcome::Answer { stored, .. }
-                if Template::from_bytes(stored)?.rcode() == Rcode::NXDOMAIN)
-            .then_some(absent)
+            if let Outcome::Answer { stored, age_s } = &absent {
+                store::keep_absence(self, key, stored, *age_s, flushes);
+            }
+            Some(absent)
         })
     }
 

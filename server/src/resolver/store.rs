@@ -88,28 +88,47 @@ pub(super) fn store(
     };
     let kind = if scrubbed.negative { Kind::Negative } else { Kind::Data };
     let entry = NewEntry { answer: &stored, ttl_s, stale_s: 0, kind };
-    insert(resolver, key, entry, flushes);
+    insert(resolver, key, entry, 0, flushes);
     if response.rcode() == Rcode::NXDOMAIN && scrubbed.answer.is_empty() {
         let mut keys = KeyBuf::default();
         let marker = nonexistence(&resolver.service.seed, key, &mut keys);
-        insert(resolver, &marker, entry, flushes);
+        insert(resolver, &marker, entry, 0, flushes);
     }
     Ok(stored)
 }
 
-fn insert(resolver: &Resolver, key: &Key<'_>, entry: NewEntry<'_>, flushes: u64) {
-    let (service, now) = (&resolver.service, resolver.clock.now());
+/// Stores for a key that its name doesn't exist, as it was found under [`nonexistence`], so that the
+/// next such question is a hit. `flushes` is their count when it was found.
+pub(super) fn keep_absence(
+    resolver: &Resolver,
+    key: &Key<'_>,
+    stored: &[u8],
+    age_s: u32,
+    flushes: u64,
+) {
+    let Some(template) = Template::from_bytes(stored) else { return };
+    let (ttl_s, kind) = (template.min_ttl(), Kind::Negative);
+    // Ages are rounded down: the copy must not outlive the original by what is left of a second.
+    let age_ms = u64::from(age_s) * 1000 + 999;
+    let entry = NewEntry { answer: stored, ttl_s, stale_s: 0, kind };
+    insert(resolver, key, entry, age_ms, flushes);
+}
+
+/// Stores an entry of this age, unless there was a flush since their number was `flushes`.
+fn insert(resolver: &Resolver, key: &Key<'_>, entry: NewEntry<'_>, age_ms: u64, flushes: u64) {
+    let service = &resolver.service;
+    let stored_ms = resolver.clock.now().boot_ms.saturating_sub(age_ms);
     let place = cache::Key { hash: key.hash, bytes: key.bytes };
-    if service.cache.insert(place, entry, now.boot_ms) == cache::Inserted::Stored {
+    let inserted =
+        service.flushes.unless_since(flushes, || service.cache.insert(place, entry, stored_ms));
+    if inserted == Some(cache::Inserted::Stored) {
         resolver.tally.inc(Counter::CacheInserts);
-    }
-    if service.flushes.since(flushes) {
-        service.cache.remove(place);
     }
 }
 
 /// The key under which it is stored that the name of `key` doesn't exist, whatever type is asked for
 /// (RFC 2308 §5, RFC 8020 §2 for the name itself). An answer with a CNAME says that of another name.
+/// Nothing else is ever stored there: `policy::meta` refuses questions of that type.
 pub(super) fn nonexistence<'k>(seed: &Seed, key: &Key<'_>, keys: &'k mut KeyBuf) -> Key<'k> {
     keys.build(seed, key.qname(), NO_TYPE, key.qclass(), key.variant())
 }

@@ -3,12 +3,14 @@
 use std::fmt::Error;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use swiftlet_cache::Store as _;
+use swiftlet_cache::{SEGMENT_NAMES, SegmentStats, Stats, Store as _};
 
 use super::counters::{ALL, ROWS, Row};
 use super::http::Observed;
@@ -36,6 +38,7 @@ impl Collector for Shown {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         self.encode_counters(&mut encoder)?;
         self.encode_workers(&mut encoder)?;
+        encode_cache(&mut encoder, &self.0.service.cache.stats())?;
         self.encode_gauges(&mut encoder)
     }
 }
@@ -52,7 +55,7 @@ impl Shown {
             }
             let values = rows.iter().filter_map(|(row, counter)| {
                 let (key, value) = row.label?;
-                Some(((key, value.to_owned()), self.sum(**counter)))
+                Some(([(key, value)], self.sum(**counter)))
             });
             family(encoder, first, MetricType::Counter, values)?;
         }
@@ -66,7 +69,7 @@ impl Shown {
     /// What shows how evenly the kernel spreads clients over workers, and what it dropped before they
     /// could see it.
     fn encode_workers(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let worker = |number: usize| ("worker", number.to_string());
+        let worker = |number: usize| [("worker", number.to_string())];
         let received = self.0.board.workers().iter().enumerate().map(|(number, counters)| {
             (worker(number), ConstCounter::<u64>::new(counters.get(Counter::Received)))
         });
@@ -79,15 +82,9 @@ impl Shown {
     }
 
     fn encode_gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let cache = self.0.service.cache.stats();
         let ready = u64::from(self.0.lifecycle.phase() == Phase::Ready);
         let gauges = [
             ("queries_pending", "Queries whose answer is outstanding", self.0.board.pending()),
-            ("cache_entries", "Answers in the cache", cache.entries),
-            ("cache_bytes", "Bytes that the answers in the cache occupy", cache.bytes),
-            ("cache_evicted", "Answers that left the cache for lack of room", cache.evicted),
-            ("cache_expired", "Answers reclaimed after their time", cache.expired),
-            ("cache_too_large", "Answers too large to be kept", cache.too_large),
             ("workers", "Worker threads", self.0.board.workers().len() as u64),
             (
                 "clients_indistinct",
@@ -105,6 +102,73 @@ impl Shown {
         metric.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
     }
 }
+
+/// The cache's own account, by segment if it has any.
+fn encode_cache(encoder: &mut DescriptorEncoder<'_>, cache: &Stats) -> Result<(), Error> {
+    let Stats { entries, bytes, evicted, expired, .. } = *cache;
+    let (names, segments) = match cache.slots {
+        0 => {
+            let all = SegmentStats { entries, bytes, evicted, expired, crowded: 0 };
+            (&["all"][..], &[all][..])
+        }
+        _ => (&SEGMENT_NAMES[..], &cache.segments[..]),
+    };
+    let rows = || names.iter().copied().zip(segments);
+    let gauge = |value: u64| ConstGauge::new(value as i64);
+
+    let held = rows().map(|(name, of)| ([("segment", name)], gauge(of.entries)));
+    family(encoder, &CACHE_ENTRIES, MetricType::Gauge, held)?;
+    let in_segments: u64 = segments.iter().map(|of| of.bytes).sum();
+    let queues = bytes.saturating_sub(in_segments + cache.retired_bytes);
+    let beside =
+        [("queues", queues), ("retired", cache.retired_bytes), ("table", cache.table_bytes)];
+    let parts = rows().map(|(name, of)| (name, of.bytes)).chain(beside);
+    let parts = parts.map(|(name, bytes)| ([("part", name)], gauge(bytes)));
+    family(encoder, &CACHE_BYTES, MetricType::Gauge, parts)?;
+    single(encoder, &CACHE_SLOTS, MetricType::Gauge, &gauge(cache.slots))?;
+
+    let reasons = |(name, of): (_, &SegmentStats)| {
+        [("room", of.evicted), ("crowded", of.crowded)].map(|(reason, count)| {
+            ([("segment", name), ("reason", reason)], ConstCounter::<u64>::new(count))
+        })
+    };
+    family(encoder, &CACHE_EVICTIONS, MetricType::Counter, rows().flat_map(reasons))?;
+    let expired = rows().map(|(name, of)| ([("segment", name)], ConstCounter::new(of.expired)));
+    family(encoder, &CACHE_EXPIRED, MetricType::Counter, expired)?;
+    let refused = [("too_large", cache.too_large), ("choked", cache.refused)];
+    let refused = refused.map(|(reason, count)| ([("reason", reason)], ConstCounter::new(count)));
+    family(encoder, &CACHE_REFUSED, MetricType::Counter, refused.into_iter())
+}
+
+const CACHE_ENTRIES: Row =
+    Row { name: "cache_entries", label: None, help: "Answers in the cache, by segment" };
+
+const CACHE_BYTES: Row = Row {
+    name: "cache_bytes",
+    label: None,
+    help: "Bytes of the cache by what they hold; all of them together stay below SWIFTLET_CACHE_SIZE",
+};
+
+const CACHE_SLOTS: Row = Row {
+    name: "cache_slots",
+    label: None,
+    help: "Answers that the cache's table can hold; 0 if it has no bound of its own",
+};
+
+const CACHE_EVICTIONS: Row = Row {
+    name: "cache_evictions",
+    label: None,
+    help: "Answers that left the cache before their time: for lack of room, or of a slot in the table",
+};
+
+const CACHE_EXPIRED: Row =
+    Row { name: "cache_expired", label: None, help: "Answers reclaimed after their time" };
+
+const CACHE_REFUSED: Row = Row {
+    name: "cache_refused",
+    label: None,
+    help: "Answers not stored: too large, or too much that had left was still being read",
+};
 
 const RECEIVED_BY_WORKER: Row = Row {
     name: "worker_queries_received",
@@ -135,15 +199,15 @@ fn single(
     value.encode(descriptor(encoder, row, kind)?)
 }
 
-fn family<V: EncodeMetric>(
+fn family<L: EncodeLabelSet, V: EncodeMetric>(
     encoder: &mut DescriptorEncoder<'_>,
     row: &Row,
     kind: MetricType,
-    values: impl Iterator<Item = ((&'static str, String), V)>,
+    values: impl Iterator<Item = (L, V)>,
 ) -> Result<(), Error> {
     let mut metric = descriptor(encoder, row, kind)?;
-    for (label, value) in values {
-        value.encode(metric.encode_family(&[label])?)?;
+    for (labels, value) in values {
+        value.encode(metric.encode_family(&labels)?)?;
     }
     Ok(())
 }

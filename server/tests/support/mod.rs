@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 
 pub mod allocations;
+pub mod inside;
 pub mod knot;
 pub mod upstream;
 

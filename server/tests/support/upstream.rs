@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::rdata::A;
-use hickory_proto::rr::{RData, Record};
+use hickory_proto::rr::rdata::{A, SOA, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 /// An upstream whose behaviour is a closure. Its threads end with the process.
 pub struct Upstream {
@@ -38,13 +38,26 @@ impl Asked<'_> {
     }
 }
 
-/// The response to a query with one A record.
+/// The response to a query with one A record, or one TXT record if that is asked for.
 pub fn answer_to(query: &Message, ttl: u32) -> Message {
-    let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
+    let mut answer = failure(query, ResponseCode::NoError);
     answer.metadata.recursion_available = true;
-    answer.add_query(query.queries[0].clone());
     let name = query.queries[0].name().clone();
-    answer.add_answer(Record::from_rdata(name, ttl, RData::A(A::new(192, 0, 2, 1))));
+    let rdata = match query.queries[0].query_type() {
+        RecordType::TXT => RData::TXT(TXT::new(vec!["text".into()])),
+        _ => RData::A(A::new(192, 0, 2, 1)),
+    };
+    answer.add_answer(Record::from_rdata(name, ttl, rdata));
+    answer
+}
+
+/// The response to a query without data: NXDOMAIN, or NOERROR when only the type is absent, with the SOA
+/// of `example.` and this TTL.
+pub fn absence(query: &Message, code: ResponseCode, ttl: u32) -> Message {
+    let mut answer = failure(query, code);
+    let name = |text| Name::from_ascii(text).expect("a name");
+    let soa = SOA::new(name("ns.example."), name("admin.example."), 1, 2, 3, 4, ttl);
+    answer.add_authority(Record::from_rdata(name("example."), ttl, RData::SOA(soa)));
     answer
 }
 
