@@ -47,8 +47,8 @@ macro_rules! suite {
 }
 pub(crate) use suite;
 
-/// Room for everything that a test stores. Under Miri a small table, for filling it takes seconds.
-const ROOMY: Config = Config { max_bytes: if cfg!(miri) { 1 << 21 } else { 1 << 26 } };
+/// Room for everything that a test stores. Under Miri a small table, for each look at it takes time with its size.
+const ROOMY: Config = Config { max_bytes: if cfg!(miri) { 1 << 17 } else { 1 << 26 } };
 
 /// Tests that store much do so many times less of it under Miri.
 const LESS: u64 = if cfg!(miri) { 40 } else { 1 };
@@ -465,7 +465,7 @@ pub(crate) fn the_byte_bound_holds<S: Store>() {
 pub(crate) fn two_threads_see_whole_entries<S: Store>() {
     const KEYS: u8 = 16;
     // So large that a reader which is taken off its core while it reads never gets an insert refused.
-    let store = S::new(Config { max_bytes: if cfg!(miri) { 1 << 20 } else { 1 << 30 } });
+    let store = S::new(Config { max_bytes: if cfg!(miri) { 1 << 17 } else { 1 << 30 } });
     let done = AtomicBool::new(false);
     let hash = |k: u8| u64::from(k % 4) << 60;
     // Every byte of an answer names its key; its length is at least 1.
