@@ -17,7 +17,10 @@ RUNNER := $(TARGET)/tools/gungraun-$(GUNGRAUN)/bin/gungraun-runner
 COUNTS := $(TARGET)/gungraun
 
 .PHONY: help run test check packages image test-image fuzz miri loom soak bench bench-micro bench-check bench-baseline counts
-.PHONY: bench-generator peers compare compare-full
+.PHONY: bench-generator bench-cache bench-flood peers compare compare-full
+
+# Where the results of a measurement go, under the name that is given.
+results = --markdown bench/results/$(1).md --json bench/results/$(1).json
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -99,6 +102,16 @@ bench-generator: packages ## the load generator beside dnsperf, its authority be
 	cargo build --release -p swiftlet-loadtest -p swiftlet-bench
 	$(TARGET)/release/swiftlet-bench generator --markdown bench/results/generator.md \
 	    --json bench/results/generator.json
+
+bench-cache: ## the answer cache beside moka, quick_cache and a plain LRU: time, hit ratio, memory
+	cargo build --release -p swiftlet-bench
+	@mkdir -p bench/results
+	$(TARGET)/release/swiftlet-bench cache $(call results,cache)
+
+bench-flood: ## what a flood of random names does to the hit ratio of each of them
+	cargo build --release -p swiftlet-bench
+	@mkdir -p bench/results
+	$(TARGET)/release/swiftlet-bench flood $(call results,flood)
 
 # Without root it says what is missing, and the comparison goes on with those that are there.
 peers: ## install the servers that ours is compared with, as root

@@ -160,7 +160,7 @@ impl Stat {
     }
 }
 
-fn resident_bytes(pid: u32) -> Option<u64> {
+pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(resident.split_ascii_whitespace().next()?.parse::<u64>().ok()? * 1024)

@@ -4,12 +4,14 @@
 //! the echo; [`compare`] puts all of [`peers`] there too, for each [`workload`], with [`latency`]
 //! and [`memory`]. [`echo`] is the yardstick, [`process`] starts them all, [`accounting`] reads what
 //! they used, [`interval`] judges the ratios, [`outcome`] is what comes of it and [`report`] shows it.
-//! [`generator`] measures the load generator itself.
+//! [`generator`] measures the load generator itself, [`cache`] the answer cache beside others of its
+//! kind.
 //!
 //! Apart from that, [`instructions`] compares the instruction counts of the hot functions, which the
 //! benchmark of that name makes, with the committed ones.
 
 pub mod accounting;
+pub mod cache;
 pub mod compare;
 pub mod echo;
 pub mod generator;

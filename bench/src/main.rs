@@ -6,9 +6,13 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use swiftlet_bench::{echo, generator, instructions};
+use swiftlet_bench::{cache, echo, generator, instructions};
 
 use commands::{compare, hit};
+
+/// As in the server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures what an answer costs the server, against the least that it could cost.
 #[derive(Parser)]
@@ -26,6 +30,10 @@ enum Command {
     Compare(compare::Args),
     /// Measure the load generator: its cost beside dnsperf's, its authority beside the bare echo.
     Generator(generator::Args),
+    /// Measure the answer cache beside others: time, hit ratio and memory.
+    Cache(cache::Args),
+    /// Measure what a flood of random names does to the hit ratio.
+    Flood(cache::FloodArgs),
     /// Compare the instruction counts of the hot functions with the committed ones.
     Instructions(instructions::InstructionsArgs),
     /// Be the bare echo: send everything back as it came.
@@ -47,6 +55,8 @@ fn main() -> ExitCode {
         Command::Hit(args) => hit::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Generator(args) => generator::run(&args),
+        Command::Cache(args) => cache::run(&args),
+        Command::Flood(args) => cache::run_flood(&args),
         Command::Instructions(args) => instructions::run(&args),
         Command::Echo { listen, core, pad } => {
             echo::serve(listen, core, pad).map(|never| match never {})
