@@ -257,7 +257,7 @@ fn a_stop_is_announced_then_served_through_then_quick() {
     ask(server.dns, &query("www.example.", RecordType::A));
     let begun = Instant::now();
     server.signal("TERM");
-    assert!(server.wait_for_log("then stopping"));
+    assert!(server.wait_for_log("then stopping"), "{:?}", server.logged);
     assert_eq!(server.get("/ready").0, 503);
     assert_eq!(server.get("/health").0, 200);
     ask(server.dns, &query("www.example.", RecordType::A));
@@ -287,7 +287,7 @@ fn a_stop_finishes_what_is_in_flight() {
     }
     let begun = Instant::now();
     server.signal("INT");
-    assert!(server.wait_for_log("then stopping"));
+    assert!(server.wait_for_log("then stopping"), "{:?}", server.logged);
     UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"go", slow.address).unwrap();
     let mut answer = [0; 512];
     assert!(waiting.recv(&mut answer).is_ok(), "the query in flight is answered");
