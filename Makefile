@@ -16,7 +16,7 @@ GUNGRAUN := $(shell sed -n '/^name = "gungraun"$$/{n;s/^version = "\(.*\)"/\1/p}
 RUNNER := $(TARGET)/tools/gungraun-$(GUNGRAUN)/bin/gungraun-runner
 COUNTS := $(TARGET)/gungraun
 
-.PHONY: help run test check packages image test-image fuzz miri loom soak bench bench-micro bench-check bench-baseline counts
+.PHONY: help run test check packages image test-image fuzz loom soak bench bench-micro bench-check bench-baseline counts
 .PHONY: bench-generator bench-cache bench-flood peers compare compare-full
 
 # Where the results of a measurement go, under the name that is given.
@@ -54,13 +54,6 @@ fuzz: ## run each fuzz target for SECONDS_EACH (needs nightly and cargo-fuzz)
 	cd parser && for target in query response template_round_trip; do \
 	    cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS_EACH) || exit 1; \
 	done
-
-# Over a stand-in for crossbeam-epoch, whose own casts break the rules of strict provenance.
-miri: ## the cache's unit tests under Miri (needs nightly; installs its miri)
-	@rustup run nightly rustc --version >/dev/null 2>&1 || { echo "miri: no nightly toolchain" >&2; exit 1; }
-	@rustup component add --toolchain nightly miri rust-src
-	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-strict-provenance" \
-	    cargo +nightly miri test -p swiftlet-cache --lib segmented
 
 loom: ## the cache's readers and writers in every order that matters
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom \
