@@ -48,6 +48,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     probe(&config.listen)?;
     let http = open_http(config.settings.http)?;
     let plan = Plan::new(config);
+    // The process's end gives the cache back at once; freeing it entry by entry would hold up the stop.
+    std::mem::forget(Arc::clone(&plan.service));
 
     let (reports, started) = mpsc::channel();
     let workers: Vec<JoinHandle<()>> = (0..config.workers)

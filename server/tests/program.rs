@@ -313,6 +313,16 @@ fn a_silent_upstream_does_not_hold_up_the_stop() {
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
+#[test]
+fn a_large_cache_does_not_hold_up_the_stop() {
+    let settings = [("FORWARD", "192.0.2.1"), ("CACHE_SIZE", "8G")];
+    let mut server = Swiftlet::start(&settings);
+    server.signal("TERM");
+    let (status, took) = server.wait();
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
 /// A wildcard answers from the address that was asked, else the client's kernel drops the answer.
 #[test]
 fn wildcards_answer_from_the_address_asked() {
