@@ -5,7 +5,7 @@
 //!
 //! 1. answers to those who waited; while some are left, nothing new is taken in;
 //! 2. letters from the other workers: misses of which this one owns the key, answers for its streams;
-//! 3. batches from the clients: receive, serve each packet, send;
+//! 3. batches from the clients: receive, look ahead, serve each packet, send;
 //! 4. then it yields to its miss tasks, TCP connections and timers, or sleeps until something happens.
 //!
 //! A turn is bounded ([`MAX_BATCHES`], [`MAX_TURN`], [`MAX_LETTERS`], [`MAX_ANSWERS`]) even if packets are
@@ -24,7 +24,7 @@ use crate::desk::Desk;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::mailbox::{Letter, StreamAnswer};
 use crate::pipeline::miss::{Miss, ReplyTo, Waiter};
-use crate::pipeline::{MAX_MESSAGE_LEN, Transport, Verdict, serve};
+use crate::pipeline::{self, Batch, MAX_MESSAGE_LEN, Transport, Verdict, serve};
 use crate::resolver::Finished;
 use crate::stream::{StreamId, Streams};
 use crate::telemetry::Counter;
@@ -68,6 +68,7 @@ impl<B: Backend> Worker<B> {
         let mut turns = Turns {
             worker: self,
             keys: KeyBuf::default(),
+            hashes: Vec::new(),
             misses: Vec::new(),
             answer: vec![0; MAX_MESSAGE_LEN],
         };
@@ -85,6 +86,8 @@ impl<B: Backend> Worker<B> {
 struct Turns<B> {
     worker: Worker<B>,
     keys: KeyBuf,
+    /// Hashes of the keys that the batch will ask the cache for.
+    hashes: Vec<u64>,
     /// Misses of the batch being served.
     misses: Vec<Miss>,
     /// Where answers to those who waited are composed.
@@ -144,8 +147,9 @@ impl<B: Backend> Turns<B> {
 
     /// Serves the packets received. The cache is pinned for just that long.
     fn serve_batch(&mut self) {
-        let Self { worker: Worker { backend, desk, .. }, keys, misses, .. } = self;
+        let Self { worker: Worker { backend, desk, .. }, keys, misses, hashes, .. } = self;
         let batch = desk.batch(Transport::Udp);
+        look_ahead(backend, &batch, keys, hashes);
         let mut first = true;
         while let Some(packet) = backend.next() {
             let client = packet.route.peer_ip();
@@ -304,6 +308,33 @@ impl<B: Backend> Turns<B> {
         for waiter in waiters {
             self.dismiss(&waiter, Counter::DroppedShutdown);
         }
+    }
+}
+
+/// Has the memory that the packets of a batch will read loaded for all of them at once, where each by
+/// itself would wait for it: first their places in the table, then the entries found there.
+fn look_ahead(
+    backend: &mut impl Backend,
+    batch: &Batch<'_>,
+    keys: &mut KeyBuf,
+    hashes: &mut Vec<u64>,
+) {
+    // A packet alone has nothing to overlap with.
+    if backend.peek(1).is_none() {
+        return;
+    }
+    let cache = &batch.shaper.service.cache;
+    hashes.clear();
+    let mut at = 0;
+    while let Some(packet) = backend.peek(at) {
+        if let Some(hash) = pipeline::foresee(batch, keys, packet) {
+            cache.prefetch(hash);
+            hashes.push(hash);
+        }
+        at += 1;
+    }
+    for &hash in hashes.iter() {
+        cache.prefetch_entry(&batch.pin, hash);
     }
 }
 

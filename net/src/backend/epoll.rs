@@ -289,6 +289,12 @@ impl Backend for Epoll {
         Some(Packet::new(buf, len, route, reply))
     }
 
+    #[inline]
+    fn peek(&mut self, at: usize) -> Option<&[u8]> {
+        let at = self.lent + at;
+        (at < self.packets).then(|| self.messages.datagram(at))
+    }
+
     fn send(&mut self) -> Sent {
         let mut end = self.compact();
         (self.packets, self.lent) = (0, 0);

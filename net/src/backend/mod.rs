@@ -56,6 +56,13 @@ pub trait Backend: Sized {
     /// Lends the packets of the batch one after the other.
     fn next(&mut self) -> Option<Packet<'_>>;
 
+    /// The datagram that [`next`](Self::next) will lend after `at` others, for a look ahead at what
+    /// serving it will take. `None` if the batch has no more, or where it isn't to be had.
+    #[inline]
+    fn peek(&mut self, _at: usize) -> Option<&[u8]> {
+        None
+    }
+
     /// Sends the replies of the batch and the waiting answers of `send_to`, and ends the batch. A
     /// datagram that the kernel refuses is counted and the rest still goes out.
     fn send(&mut self) -> Sent;

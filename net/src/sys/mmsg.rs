@@ -165,7 +165,7 @@ impl Messages {
     /// came with it is prepared for the reply, which needs only [`set_len`](Self::set_len).
     pub(crate) fn lend(&mut self, at: usize, listener: u16) -> (&mut [u8], usize, Route) {
         let mut route = sockaddr::decode(&self.side(at).name, listener);
-        let len = (self.headers[at].0.msg_len as usize).min(SLOT_LEN);
+        let len = self.datagram_len(at);
         let control_len: usize = self.headers[at].0.msg_hdr.msg_controllen as _;
         // On a socket that doesn't ask for control messages the kernel leaves 0 here.
         if control_len > 0
@@ -174,6 +174,18 @@ impl Messages {
             route = cmsg::turn_round(control, control_len, route);
         }
         (self.slot(at), len, route)
+    }
+
+    /// The bytes of a received message.
+    #[inline]
+    pub(crate) fn datagram(&mut self, at: usize) -> &[u8] {
+        let len = self.datagram_len(at);
+        &self.slot(at)[..len]
+    }
+
+    #[inline]
+    fn datagram_len(&self, at: usize) -> usize {
+        (self.headers[at].0.msg_len as usize).min(SLOT_LEN)
     }
 
     /// Sets how many bytes of a slot are sent; at most [`SLOT_LEN`].

@@ -94,7 +94,7 @@ impl Swiftlet {
             }
         });
         let mut server = Self { dns, http, child, log, logged: Vec::new() };
-        match server.wait_for_log("ready") {
+        match server.wait_for_log("INFO ready") {
             true => Ok(server),
             false => Err(std::mem::take(&mut server.logged)),
         }

@@ -121,14 +121,22 @@ impl<B: Subject> Rig<B> {
     /// Waits for a batch and lets `serve` say how long each reply is. Returns the routes.
     fn turn(&mut self, mut serve: impl FnMut(&mut [u8], usize) -> usize) -> Vec<Route> {
         let received = self.receive();
+        // Who doesn't look ahead sees nothing; who does sees what is to come.
+        let ahead: Vec<_> =
+            (0..).map_while(|at| self.backend.peek(at).map(<[u8]>::to_vec)).collect();
+        assert!(ahead.is_empty() || ahead.len() == received.packets);
         let mut routes = Vec::new();
         while let Some(packet) = self.backend.next() {
             assert_eq!(packet.buf.len(), SLOT_LEN);
+            if let Some(seen) = ahead.get(routes.len()) {
+                assert_eq!(*seen, packet.buf[..packet.len]);
+            }
             routes.push(packet.route);
             let len = serve(packet.buf, packet.len);
             packet.reply(len);
         }
         assert_eq!(routes.len(), received.packets);
+        assert!(self.backend.peek(0).is_none());
         self.send();
         routes
     }
