@@ -13,10 +13,12 @@ pub mod table;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{ValueEnum, value_parser};
 
+use self::contenders::Which;
 use self::table::{Report, Table};
 use crate::report::Conditions;
 use crate::rounds::PAIRS_MIN;
@@ -58,6 +60,9 @@ pub struct Args {
     /// Queries for each hit ratio.
     #[arg(long, default_value_t = 6_000_000, value_parser = value_parser!(u32).range(1000..=1 << 27))]
     queries: u32,
+    /// For how long two threads run beside each other in a round, in ms.
+    #[arg(long, default_value_t = 40, value_parser = value_parser!(u32).range(1..=10_000))]
+    side_by_side_ms: u32,
     /// Core of the thread that is measured.
     #[arg(long, default_value_t = 1)]
     core: usize,
@@ -77,8 +82,11 @@ pub struct FloodArgs {
     #[arg(long, default_value_t = 100_000, value_parser = value_parser!(u32).range(1000..=1 << 24))]
     names: u32,
     /// Queries for them: the first half warms the cache.
-    #[arg(long, default_value_t = 1_000_000, value_parser = value_parser!(u32).range(1000..=1 << 27))]
+    #[arg(long, default_value_t = 4_000_000, value_parser = value_parser!(u32).range(1000..=1 << 27))]
     queries: u32,
+    /// Ask this one alone; may be given more than once.
+    #[arg(long)]
+    contender: Vec<Which>,
     #[command(flatten)]
     files: Files,
 }
@@ -108,6 +116,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         many,
         rounds: args.rounds as usize,
         lookups: args.lookups as usize,
+        side_by_side: Duration::from_millis(args.side_by_side_ms.into()),
         cores: [args.core, args.second_core],
     };
     let ratio =
@@ -139,7 +148,9 @@ pub fn run_flood(args: &FloodArgs) -> anyhow::Result<()> {
     let mut conditions = Conditions::read(0, 0);
     let names = args.names as usize;
     let plan = ratio::Plan { names, room: names / 5, queries: args.queries as usize };
-    let table = ratio::flood(&plan);
+    let all = args.contender.is_empty();
+    let contenders = if all { &ratio::CONTENDERS[..] } else { &args.contender };
+    let table = ratio::flood(&plan, contenders);
     println!("{}", table.markdown());
     conditions.finish();
     args.files.write("A flood of random names", &[table], &conditions)

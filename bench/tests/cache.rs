@@ -33,12 +33,15 @@ fn verdicts(json: &Value) -> usize {
 #[test]
 fn the_cache_is_measured() {
     let tiny = ["--rounds", "15", "--lookups", "256", "--few", "500", "--many", "2000"];
-    let (markdown, json) = run(&[&["cache", "--queries", "6000"], &tiny[..]].concat());
-    // Two of the hit, one of many names, one of two threads, six of the ratio, one of memory.
-    assert_eq!(verdicts(&json), 11, "{markdown}");
-    for row in
-        ["| segmented / moka |", "| Zipf 1.1: segmented − moka |", "| plain LRU in a mutex |"]
-    {
+    let (markdown, json) =
+        run(&[&["cache", "--queries", "6000", "--side-by-side-ms", "1"], &tiny[..]].concat());
+    // Two of the hit, one of many names, one of two threads, nine of the ratio, one of memory.
+    assert_eq!(verdicts(&json), 14, "{markdown}");
+    for row in [
+        "| segmented / moka |",
+        "| Zipf 1.1: segmented − moka by entries |",
+        "| plain LRU in a mutex |",
+    ] {
         assert!(markdown.contains(row), "no {row} in {markdown}");
     }
     assert!(markdown.contains("## Memory per cached A answer"), "{markdown}");

@@ -29,9 +29,6 @@ const STIR: usize = 16_384;
 /// Time of the lookups, in ms.
 const ASKED_MS: u64 = FILLED_MS + 60_000;
 
-/// For how long threads of one round run beside each other.
-const SIDE_BY_SIDE: Duration = Duration::from_millis(40);
-
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -43,6 +40,8 @@ pub struct Plan {
     pub rounds: usize,
     /// Lookups of a round of few names; of many names it is four times as many.
     pub lookups: usize,
+    /// For how long the threads of one round run beside each other.
+    pub side_by_side: Duration,
     /// The core of the thread, and of a second one.
     pub cores: [usize; 2],
 }
@@ -266,7 +265,7 @@ fn together(plan: &Plan, round: usize, entrants: &mut [&mut Entrant]) -> f64 {
             })
             .collect();
         start.wait();
-        thread::sleep(SIDE_BY_SIDE);
+        thread::sleep(plan.side_by_side);
         stop.store(true, Relaxed);
         running.into_iter().map(|thread| thread.join().expect("no panic")).sum()
     })
