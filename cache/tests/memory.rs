@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use swiftlet_cache::segmented::{RETIRED_MIN, RETIRED_SHARE};
+use swiftlet_cache::segmented::{BLOCK_LEN_MAX, RETIRED_BLOCKS_MIN, RETIRED_SHARE};
 use swiftlet_cache::{Config, Inserted, Key, Kind, Lookup, NewEntry, SegmentedCache, Store};
 
 #[global_allocator]
@@ -91,8 +91,9 @@ fn resident_memory_stays_near_the_budget() {
         let stats = soak.cache.stats();
         let refused = soak.refused.load(Relaxed) - refused_before;
         println!("{:>20}: {} bytes retired, {refused} refused", "", stats.retired_bytes);
-        // A bag of each of the two workers may come on top.
-        let retired_max = (max_bytes / RETIRED_SHARE).max(RETIRED_MIN) + 2 * (64 << 10);
+        // In whole blocks, of which the last one may be what goes beyond it.
+        let least = RETIRED_BLOCKS_MIN * BLOCK_LEN_MAX;
+        let retired_max = (max_bytes / RETIRED_SHARE).max(least) + 2 * BLOCK_LEN_MAX;
         assert!(stats.retired_bytes <= retired_max, "{stats:?}");
         assert!(refused > 0 && known > 0.0, "refused and answered");
         drop(resume);

@@ -176,10 +176,8 @@ impl History {
             }
             self.cache.expire(self.now_ms.load(SeqCst), 64);
             let stats = self.cache.stats();
-            assert!(stats.bytes - stats.retired_bytes <= 2 * BUDGET.max_bytes, "{stats:?}");
-            // A flush retires all there is if a reader is just then off its core, and bags may
-            // occupy as much again.
-            assert!(stats.retired_bytes <= 2 * BUDGET.max_bytes, "{stats:?}");
+            // A block that is freed and taken again while this counts may count twice.
+            assert!(stats.bytes <= BUDGET.max_bytes / 8 * 9, "{stats:?}");
             match round % 2000 {
                 600 | 1200 => _ = self.cache.remove_if(|key| key[0] % 16 == 3),
                 1999 => self.cache.clear(),

@@ -1,27 +1,29 @@
-//! An entry: header, key and answer in one allocation that never changes while readers can see it.
+//! An entry: header, key and answer in one piece of a block, which never changes while readers can
+//! see it.
 //!
 //! ```text
 //!   0  stored_ms   8 │ 20 retry_at_s  4 (atomic) │ 28 kind      1
-//!   8  ttl_s       4 │ 24 key_len     2          │ 29 segment   1 (atomic)   32 key, answer
-//!  12  stale_s     4 │ 26 answer_len  2          │ 30 visited   1 (atomic)
-//!  16  sequence    4 (atomic)                    │
+//!   8  ttl_s       4 │ 24 key_len     2          │ 29 segment   1
+//!  12  stale_s     4 │ 26 answer_len  2          │ 30 visited   1 (atomic)   32 key, answer
+//!  16  slot        4                             │
 //! ```
 //!
 //! What a probe reads (lengths, times, key) begins within one cache line. The atomic fields are
-//! hints and bookkeeping: any value of theirs gives a correct answer, hence `Relaxed` everywhere.
-//! Everything else is written before the entry's address is published with `Release` and read
-//! after it was loaded with `Acquire`.
+//! hints: any value of theirs gives a correct answer, hence `Relaxed` everywhere. Everything else is
+//! written before the entry's address is published with `Release` and read after it was loaded with
+//! `Acquire`.
 
-#![expect(unsafe_code, reason = "entries are allocated with their bytes behind the header")]
+#![expect(unsafe_code, reason = "the bytes of an entry lie behind its header")]
 
-use std::alloc::{Layout, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-use super::sync::{Witness, alloc, dealloc};
-use crate::{Key, Kind, Lifetime, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry};
+use super::segments::Segment;
+use super::sync::Witness;
+use super::table::Slot;
+use crate::{Kind, Lifetime, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN};
 
 /// Bytes in front of the key.
 const HEADER_LEN: usize = size_of::<Header>();
@@ -30,99 +32,85 @@ const _: () = assert!(HEADER_LEN == 32 || cfg!(loom));
 const _: () = assert!(MAX_ANSWER_LEN <= u16::MAX as usize);
 const _: () = assert!(MAX_KEY_LEN <= u16::MAX as usize);
 
+/// Bytes of the longest entry.
+pub(super) const SIZE_MAX: usize = size_of_entry(MAX_KEY_LEN + MAX_ANSWER_LEN);
+
+/// Bytes that an entry takes whose key and answer have `len`.
+pub(super) const fn size_of_entry(len: usize) -> usize {
+    (HEADER_LEN + len).next_multiple_of(align_of::<Header>())
+}
+
 #[repr(C)]
 pub(super) struct Header {
     stored_ms: u64,
     ttl_s: u32,
     stale_s: u32,
-    sequence: AtomicU32,
+    slot: Slot,
     retry_at_s: AtomicU32,
     key_len: u16,
     answer_len: u16,
     kind: Kind,
-    segment: AtomicU8,
+    segment: Segment,
     visited: AtomicBool,
     witness: Witness,
 }
 
-/// A segment's number, as the queues have it.
-pub(super) type SegmentIndex = u8;
+/// What an entry is to say of itself, beside the lengths.
+#[derive(Clone, Copy)]
+pub(super) struct NewHeader {
+    pub(super) lifetime: Lifetime,
+    pub(super) retry_at_s: u32,
+    pub(super) kind: Kind,
+    /// The slot of the table that it is for.
+    pub(super) slot: Slot,
+    pub(super) segment: Segment,
+    pub(super) is_visited: bool,
+}
 
-/// An entry that nobody else can see yet. Dropping it frees it.
-pub(super) struct Unpublished(NonNull<Header>);
-
-impl Unpublished {
-    /// Copies key and answer, which are within [`MAX_KEY_LEN`] and [`MAX_ANSWER_LEN`].
-    pub(super) fn new(key: Key<'_>, entry: NewEntry<'_>, now_ms: u64) -> Self {
-        let (key_len, answer_len) = (key.bytes.len(), entry.answer.len());
-        assert!(key_len <= MAX_KEY_LEN && answer_len <= MAX_ANSWER_LEN, "checked before");
-        let layout = layout(key_len + answer_len);
-        // SAFETY: the layout is at least as long as the header, so not of size 0.
-        let allocation = unsafe { alloc(layout) };
-        let Some(header) = NonNull::new(allocation.cast::<Header>()) else {
-            handle_alloc_error(layout)
-        };
-        let fields = Header {
-            stored_ms: now_ms,
-            ttl_s: entry.ttl_s,
-            stale_s: entry.stale_s,
-            sequence: AtomicU32::new(0),
-            retry_at_s: AtomicU32::new(0),
-            key_len: key_len as u16,
-            answer_len: answer_len as u16,
-            kind: entry.kind,
-            segment: AtomicU8::new(0),
-            visited: AtomicBool::new(false),
-            witness: Witness::new(),
-        };
-        // SAFETY: the allocation is ours alone, aligned for a header, and holds one.
-        unsafe { header.write(fields) };
-        // SAFETY: the allocation has `key_len + answer_len` bytes behind the header.
-        let bytes = unsafe { allocation.add(HEADER_LEN) };
-        // SAFETY: `key_len` bytes fit there, and a fresh allocation overlaps nothing.
-        unsafe { bytes.copy_from_nonoverlapping(key.bytes.as_ptr(), key_len) };
-        // SAFETY: `answer_len` bytes fit behind the key.
-        let bytes = unsafe { bytes.add(key_len) };
-        // SAFETY: as above.
-        unsafe { bytes.copy_from_nonoverlapping(entry.answer.as_ptr(), answer_len) };
-        let entry = Self(header);
-        entry.as_entry().header().witness.write();
-        entry
-    }
-
-    /// Gives up the ownership; the entry must be freed through [`Unpublished::reclaim`].
-    pub(super) fn into_raw(self) -> NonNull<Header> {
-        let header = self.0;
-        std::mem::forget(self);
-        header
-    }
-
-    /// Takes an entry back that nobody can see any more.
+impl Header {
+    /// Writes an entry with this key and this answer.
     ///
     /// # Safety
     ///
-    /// `header` came from [`Unpublished::into_raw`], is taken back once, and no [`Entry`] to it is
-    /// left in any thread.
-    pub(super) unsafe fn reclaim(header: NonNull<Header>) -> Self {
-        Self(header)
-    }
-
-    /// It, to be looked at.
-    pub(super) fn as_entry(&self) -> Entry<'_> {
-        Entry { header: self.0, live: PhantomData }
+    /// From `at` on there are [`size_of_entry`] bytes that may be written and that nobody else uses,
+    /// with the provenance of all of them, aligned for a header.
+    pub(super) unsafe fn write(
+        at: NonNull<Self>,
+        new: NewHeader,
+        [key, answer]: [&[u8]; 2],
+    ) -> NonNull<Self> {
+        assert!(key.len() <= MAX_KEY_LEN && answer.len() <= MAX_ANSWER_LEN, "checked before");
+        let Lifetime { stored_ms, ttl_s, stale_s } = new.lifetime;
+        let header = Self {
+            stored_ms,
+            ttl_s,
+            stale_s,
+            slot: new.slot,
+            retry_at_s: AtomicU32::new(new.retry_at_s),
+            key_len: key.len() as u16,
+            answer_len: answer.len() as u16,
+            kind: new.kind,
+            segment: new.segment,
+            visited: AtomicBool::new(new.is_visited),
+            witness: Witness::new(),
+        };
+        // SAFETY: the caller's promise.
+        unsafe { at.write(header) };
+        // SAFETY: as above; the bytes of the key follow the header's.
+        let bytes = unsafe { at.cast::<u8>().add(HEADER_LEN) };
+        // SAFETY: as above; what nobody else uses overlaps no key.
+        unsafe { bytes.copy_from_nonoverlapping(NonNull::from(key).cast(), key.len()) };
+        // SAFETY: as above; the answer follows the key.
+        let bytes = unsafe { bytes.add(key.len()) };
+        // SAFETY: as above.
+        unsafe { bytes.copy_from_nonoverlapping(NonNull::from(answer).cast(), answer.len()) };
+        // SAFETY: written just now, and nobody else has it.
+        unsafe { at.as_ref() }.witness.write();
+        at
     }
 }
 
-impl Drop for Unpublished {
-    fn drop(&mut self) {
-        self.as_entry().header().witness.write();
-        let layout = layout(self.as_entry().len());
-        // SAFETY: allocated in `new` with this layout, for the lengths never change, and owned.
-        unsafe { dealloc(self.0.as_ptr().cast(), layout) };
-    }
-}
-
-/// An entry that stays allocated for `'e`.
+/// An entry that stays as it is for `'e`.
 #[derive(Clone, Copy)]
 pub(super) struct Entry<'e> {
     header: NonNull<Header>,
@@ -134,8 +122,8 @@ impl<'e> Entry<'e> {
     ///
     /// # Safety
     ///
-    /// `header` came from [`Unpublished::into_raw`], was read with `Acquire`, and is not reclaimed
-    /// during `'e`.
+    /// `header` was written by [`Header::write`], before it was published and read with `Acquire` if
+    /// by another thread, and its memory is not used anew during `'e`.
     #[inline]
     pub(super) unsafe fn from_raw(header: NonNull<Header>) -> Self {
         Self { header, live: PhantomData }
@@ -151,10 +139,15 @@ impl<'e> Entry<'e> {
     fn bytes(self, start: usize, len: usize) -> &'e [u8] {
         debug_assert!(start + len <= self.len());
         self.header().witness.read();
-        // SAFETY: the pointer has the provenance of the whole allocation, and `start` is in it.
+        // SAFETY: the pointer has the provenance of the whole entry, and `start` is in it.
         let start = unsafe { self.header.as_ptr().cast::<u8>().add(HEADER_LEN + start) };
-        // SAFETY: `len` bytes from there are in the allocation, initialized, and never change.
+        // SAFETY: `len` bytes from there are in the entry, initialized, and do not change.
         unsafe { slice::from_raw_parts(start, len) }
+    }
+
+    /// Where it is.
+    pub(super) fn address(self) -> usize {
+        self.header.addr().get()
     }
 
     /// Bytes of key and answer.
@@ -169,7 +162,7 @@ impl<'e> Entry<'e> {
     }
 
     #[inline]
-    fn answer(self) -> &'e [u8] {
+    pub(super) fn answer(self) -> &'e [u8] {
         let Header { key_len, answer_len, .. } = *self.header();
         self.bytes(usize::from(key_len), usize::from(answer_len))
     }
@@ -198,9 +191,21 @@ impl<'e> Entry<'e> {
         self.header().kind
     }
 
-    /// Bytes that its allocation occupies.
-    pub(super) fn footprint(self) -> u64 {
-        footprint(self.len())
+    /// Bytes that it takes in its block.
+    pub(super) fn size(self) -> usize {
+        size_of_entry(self.len())
+    }
+
+    /// What to say in a copy of it for a segment.
+    pub(super) fn header_for(self, segment: Segment, is_visited: bool) -> NewHeader {
+        NewHeader {
+            lifetime: self.lifetime(),
+            retry_at_s: self.header().retry_at_s.load(Relaxed),
+            kind: self.kind(),
+            slot: self.slot(),
+            segment,
+            is_visited,
+        }
     }
 
     /// Notes that it was asked for. One store at most: the line stays shared between the cores.
@@ -212,42 +217,23 @@ impl<'e> Entry<'e> {
         }
     }
 
-    /// Whether it was asked for since the last time.
-    pub(super) fn take_visited(self) -> bool {
-        let visited = &self.header().visited;
-        let was_visited = visited.load(Relaxed);
-        if was_visited {
-            visited.store(false, Relaxed);
-        }
-        was_visited
-    }
-
+    /// Whether it was asked for since it came into its segment.
     pub(super) fn is_visited(self) -> bool {
         self.header().visited.load(Relaxed)
     }
 
-    /// The number by which its place in a queue is told from that of another in the same slot.
-    pub(super) fn sequence(self) -> u32 {
-        self.header().sequence.load(Relaxed)
+    /// When it was stored.
+    pub(super) fn stored_ms(self) -> u64 {
+        self.header().stored_ms
     }
 
-    pub(super) fn set_sequence(self, sequence: u32) {
-        self.header().sequence.store(sequence, Relaxed);
+    /// The slot of the table that it is in, or was in.
+    pub(super) fn slot(self) -> Slot {
+        self.header().slot
     }
 
-    pub(super) fn segment(self) -> SegmentIndex {
-        self.header().segment.load(Relaxed)
-    }
-
-    pub(super) fn set_segment(self, segment: SegmentIndex) {
-        self.header().segment.store(segment, Relaxed);
-    }
-
-    /// Takes over from the entry that this one replaces what its popularity is worth.
-    pub(super) fn inherit(self, old: Entry<'_>) {
-        self.set_sequence(old.sequence());
-        self.set_segment(old.segment());
-        self.header().visited.store(old.is_visited(), Relaxed);
+    pub(super) fn segment(self) -> Segment {
+        self.header().segment
     }
 
     /// Asks its readers not to ask upstream again before this time.
@@ -256,24 +242,10 @@ impl<'e> Entry<'e> {
         let after_s = u32::try_from(after_ms.div_ceil(1000)).unwrap_or(u32::MAX);
         self.header().retry_at_s.store(after_s, Relaxed);
     }
-}
 
-fn layout(len: usize) -> Layout {
-    Layout::from_size_align(HEADER_LEN + len, align_of::<Header>())
-        .expect("at most 32 + 1024 + 65,535 bytes")
-}
-
-/// What an entry with a key and an answer of together `len` bytes occupies, as mimalloc rounds it:
-/// to 8 bytes up to 64, from there on to a quarter of the power of two below
-/// (mimalloc, src/page-queue.c, `mi_bin`).
-pub(super) fn footprint(len: usize) -> u64 {
-    const WORD: usize = 8;
-    let words = (HEADER_LEN + len).div_ceil(WORD);
-    let words = if words <= 8 {
-        words.next_multiple_of(2)
-    } else {
-        let step = 1 << ((words - 1).ilog2() - 2);
-        words.next_multiple_of(step)
-    };
-    (words * WORD) as u64
+    /// Nobody reads it any more.
+    #[cfg(loom)]
+    pub(super) fn freed(self) {
+        self.header().witness.write();
+    }
 }

@@ -1,29 +1,14 @@
 //! Each cache's own epochs, so that no other user of the library holds up its garbage.
 //!
 //! A thread is registered when it first pins, and stays so until it ends or registers with another
-//! cache after this one is gone.
-//!
-//! What a thread retires waits in a bag of its own, at most [`BAG_ENTRIES`] entries or
-//! [`BAG_FULL_BYTES`] and one entry, until it hands the bag on: when it is full, and at the next
-//! [`Epochs::pin`]. A bag that was handed on occupies [`BAG_BYTES`] whatever is in it, which is
-//! more than most entries do; so it counts as retired too, and while too much is retired a bag of less
-//! than that is kept.
+//! cache after this one is gone. What is retired is handed on at once, for anyone to free: it is
+//! whole blocks, so that is rare.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use crossbeam::epoch::{Collector, Guard, LocalHandle};
-
-/// Entries in a bag of garbage, of the 64 for which crossbeam has room; one more is [`BAG_BYTES`].
-const BAG_ENTRIES: u32 = 63;
-
-/// A bag is handed on with the entry that takes it to so many bytes.
-const BAG_FULL_BYTES: u64 = 32 << 10;
-
-/// What a bag on its way occupies: 64 closures of four words, with its epoch and the next one's
-/// address, as mimalloc rounds it.
-const BAG_BYTES: u64 = 2560;
 
 /// The epochs of one cache.
 pub(super) struct Epochs {
@@ -32,7 +17,6 @@ pub(super) struct Epochs {
     id: u64,
     alive: Arc<()>,
     retired: Arc<AtomicU64>,
-    retired_max: u64,
 }
 
 /// Holds the epoch for a thread: nothing that is found meanwhile is freed while it lives.
@@ -46,14 +30,6 @@ struct Local {
     id: u64,
     alive: Weak<()>,
     handle: LocalHandle,
-    bag: Cell<Bag>,
-}
-
-/// What is in a thread's own bag.
-#[derive(Clone, Copy, Default)]
-struct Bag {
-    entries: u32,
-    bytes: u64,
 }
 
 thread_local! {
@@ -62,35 +38,19 @@ thread_local! {
 }
 
 impl Epochs {
-    /// Epochs that are choked when more than `retired_max` bytes are retired and not yet freed.
-    pub(super) fn new(retired_max: u64) -> Self {
+    pub(super) fn new() -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         Self {
             collector: Collector::new(),
             id: NEXT_ID.fetch_add(1, Relaxed),
             alive: Arc::default(),
             retired: Arc::default(),
-            retired_max,
         }
     }
 
-    /// Pins the calling thread. What it has retired before is handed on first, for anyone to free,
-    /// and some of what may be freed is.
+    /// Pins the calling thread.
     #[inline]
     pub(super) fn pin(&self) -> Pinned {
-        self.with_local(|local| {
-            let guard = local.handle.pin();
-            let Bag { entries, bytes } = local.bag.get();
-            if entries > 0 && (bytes >= BAG_BYTES || self.retired_bytes() <= self.retired_max) {
-                self.hand_on(local, &guard);
-            }
-            Pinned { guard, id: self.id }
-        })
-    }
-
-    /// The same for a writer, who hands on only full bags: one for each insert would cost more than
-    /// the insert.
-    pub(super) fn pin_to_write(&self) -> Pinned {
         self.with_local(|local| Pinned { guard: local.handle.pin(), id: self.id })
     }
 
@@ -102,23 +62,15 @@ impl Epochs {
 
     /// Calls `free` when every guard that there is now has been dropped. Until then `bytes` count
     /// as retired.
-    pub(super) fn retire(
-        &self,
-        pinned: &Pinned,
-        bytes: u64,
-        free: impl FnOnce() -> u64 + Send + 'static,
-    ) {
+    pub(super) fn retire(&self, pinned: &Pinned, bytes: u64, free: impl FnOnce() + Send + 'static) {
         debug_assert!(self.is_ours(pinned), "the guard of another cache");
         self.retired.fetch_add(bytes, Relaxed);
         let retired = Arc::clone(&self.retired);
-        pinned.guard.defer(move || retired.fetch_sub(free(), Relaxed));
-        self.with_local(|local| {
-            let Bag { entries, bytes: before } = local.bag.get();
-            local.bag.set(Bag { entries: entries + 1, bytes: before + bytes });
-            if entries + 1 >= BAG_ENTRIES || before + bytes >= BAG_FULL_BYTES {
-                self.hand_on(local, &pinned.guard);
-            }
+        pinned.guard.defer(move || {
+            free();
+            retired.fetch_sub(bytes, Relaxed);
         });
+        pinned.guard.flush();
     }
 
     /// Bytes that are retired and not yet freed.
@@ -126,24 +78,10 @@ impl Epochs {
         self.retired.load(Relaxed)
     }
 
-    /// Hands this thread's bag on and frees some of what may be freed: at most eight bags.
+    /// Frees some of what may be freed.
     pub(super) fn collect(&self) {
-        drop(self.pin());
-        self.with_local(|local| {
-            let guard = local.handle.pin();
-            // With an empty bag this only frees, and allocates nothing.
-            if local.bag.get().entries == 0 {
-                guard.flush();
-            }
-        });
-    }
-
-    fn hand_on(&self, local: &Local, guard: &Guard) {
-        local.bag.set(Bag::default());
-        self.retired.fetch_add(BAG_BYTES, Relaxed);
-        let retired = Arc::clone(&self.retired);
-        guard.defer(move || retired.fetch_sub(BAG_BYTES, Relaxed));
-        guard.flush();
+        // With nothing of this thread's own to hand on it only frees, and allocates nothing.
+        self.pin().guard.flush();
     }
 
     #[inline]
@@ -155,7 +93,6 @@ impl Epochs {
                     id: self.id,
                     alive: Arc::downgrade(&self.alive),
                     handle: self.collector.register(),
-                    bag: Cell::default(),
                 });
                 locals.len() - 1
             });

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::sync::Mutex;
 
-type Free = Box<dyn FnOnce() -> u64 + Send>;
+type Free = Box<dyn FnOnce() + Send>;
 
 #[derive(Clone)]
 pub(super) struct Epochs {
@@ -20,7 +20,7 @@ struct State {
     next_guard: u64,
     guards: Vec<u64>,
     /// Each with the guards that it still waits for.
-    garbage: Vec<(Vec<u64>, Free)>,
+    garbage: Vec<(Vec<u64>, u64, Free)>,
 }
 
 pub(super) struct Pinned {
@@ -29,7 +29,7 @@ pub(super) struct Pinned {
 }
 
 impl Epochs {
-    pub(super) fn new(_retired_max: u64) -> Self {
+    pub(super) fn new() -> Self {
         Self { state: Arc::new(Mutex::new(State::default())), retired: Arc::default() }
     }
 
@@ -41,10 +41,6 @@ impl Epochs {
         Pinned { epochs: self.clone(), number }
     }
 
-    pub(super) fn pin_to_write(&self) -> Pinned {
-        self.pin()
-    }
-
     pub(super) fn is_ours(&self, pinned: &Pinned) -> bool {
         Arc::ptr_eq(&self.state, &pinned.epochs.state)
     }
@@ -53,12 +49,12 @@ impl Epochs {
         &self,
         _pinned: &Pinned,
         bytes: u64,
-        free: impl FnOnce() -> u64 + Send + 'static,
+        free: impl FnOnce() + Send + 'static,
     ) {
         self.retired.fetch_add(bytes, Relaxed);
         let mut state = self.state.lock().expect("no panic under it");
         let guards = state.guards.clone();
-        state.garbage.push((guards, Box::new(free)));
+        state.garbage.push((guards, bytes, Box::new(free)));
     }
 
     pub(super) fn retired_bytes(&self) -> u64 {
@@ -74,14 +70,15 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         let mut state = self.epochs.state.lock().expect("no panic under it");
         state.guards.retain(|&number| number != self.number);
-        for (guards, _) in &mut state.garbage {
+        for (guards, ..) in &mut state.garbage {
             guards.retain(|&number| number != self.number);
         }
         let free =
-            state.garbage.extract_if(.., |(guards, _)| guards.is_empty()).collect::<Vec<_>>();
+            state.garbage.extract_if(.., |(guards, ..)| guards.is_empty()).collect::<Vec<_>>();
         drop(state);
-        for (_, free) in free {
-            self.epochs.retired.fetch_sub(free(), Relaxed);
+        for (_, bytes, free) in free {
+            free();
+            self.epochs.retired.fetch_sub(bytes, Relaxed);
         }
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!   hash ─► shard ─► two buckets of one cache line (table.rs) ─► entry (entry.rs) ─► f(lookup)
 //!                                     ▲
-//!   insert, remove, expire: under the shard's lock, by its segments (segments.rs)
+//!   insert, remove, expire: under the shard's lock, by its segments (segments.rs), which are logs
+//!   of blocks (blocks.rs)
 //! ```
 //!
 //! Cost of a hit: one line of the table (two for one entry in ten), the entry's own two or three
@@ -11,11 +12,13 @@
 //! lock, no reference count, no allocation, no retry. The epoch is pinned once per batch
 //! ([`Store::pin`]).
 //!
-//! - **The budget** is split evenly over the shards, after the table has been taken off it and
-//!   [`RETIRED_SHARE`] for what readers still pin. An entry counts with what its allocation
-//!   occupies, and so do the queues. An insert goes over it by one entry for a moment.
-//! - **Eviction** takes at most [`SECOND_CHANCES`] second chances per insert; after that the next
-//!   in turn leaves, asked for or not. So an insert is bounded.
+//! - **The budget** is the table and one allocation of blocks for all entries, split evenly over the
+//!   shards, [`RETIRED_SHARE`] of it set aside for what readers still pin. Pages of it are taken
+//!   from the system when they are first used, and not given back.
+//! - **Eviction** is a hand that goes through a segment's oldest block. It is kept [`PACE`] times
+//!   faster than entries come in when there is no block left to open, so that one insert seldom
+//!   waits for more. It gives at most [`SECOND_CHANCES`] second chances per insert; after that
+//!   entries leave, asked for or not. So an insert is bounded.
 //! - **What was retired** is freed when no guard of that time is left. While one thread stays
 //!   pinned, nothing is: beyond [`RETIRED_SHARE`] inserts are refused and counted, and the cache
 //!   goes on to answer.
@@ -23,10 +26,10 @@
 //!   segment. The table has a slot for each [`BYTES_PER_SLOT`] of the budget, so this is rare
 //!   unless entries are smaller than any DNS answer; it is counted apart.
 
+mod blocks;
 mod entry;
 #[cfg_attr(any(loom, miri), path = "epochs_model.rs")]
 mod epochs;
-mod queue;
 mod segments;
 mod sync;
 mod table;
@@ -35,22 +38,33 @@ use std::marker::PhantomData;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use self::entry::{Entry, Unpublished, footprint};
+use self::blocks::Blocks;
+use self::entry::{Entry, NewHeader, SIZE_MAX, size_of_entry};
 use self::epochs::{Epochs, Pinned};
-use self::queue::Queued;
-use self::segments::{Segment, Segments};
+use self::segments::{Hand, Segment, Segments};
 use self::sync::{Mutex, MutexGuard};
 use self::table::{Place, Slot, Table};
 use crate::{
-    Config, Inserted, Key, Kind, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry, SegmentStats,
-    Stats, Store,
+    Config, Inserted, Key, Kind, Lifetime, Lookup, MAX_ANSWER_LEN, MAX_KEY_LEN, NewEntry,
+    SegmentStats, Stats, Store,
 };
 
 /// The most shards. Two writers meet in one of them once in so many inserts.
 pub const SHARDS_MAX: u64 = 64;
 
 /// Bytes of the budget that a shard has at least, if there is more than one.
-pub const SHARD_BYTES_MIN: u64 = 1 << 20;
+pub const SHARD_BYTES_MIN: u64 = 4 << 20;
+
+/// Blocks that a shard has at least: three of them are not full yet and one is just being emptied,
+/// whatever there is in all. With a budget that is too small for so many of [`BLOCK_LEN_MAX`] the
+/// blocks are shorter, and so is the longest answer that is kept.
+pub const BLOCKS_PER_SHARD: u64 = 48;
+
+/// Bytes of a block: at most enough for the longest entry.
+pub const BLOCK_LEN_MAX: u64 = SIZE_MAX.next_multiple_of(4096) as u64;
+
+/// Bytes of a block at least.
+pub const BLOCK_LEN_MIN: u64 = 1024;
 
 /// One slot of the table for so many bytes of the budget, half of what the smallest answers with
 /// data occupy: half full, two buckets are both full once in some thousand times. The table takes
@@ -61,8 +75,8 @@ pub const BYTES_PER_SLOT: u64 = 64;
 /// One part in so many of the budget may be retired and not yet freed.
 pub const RETIRED_SHARE: u64 = 50;
 
-/// So many bytes may be retired in any case: one answer of the largest size.
-pub const RETIRED_MIN: u64 = 96 << 10;
+/// So many blocks may be retired in any case, if there are four times as many.
+pub const RETIRED_BLOCKS_MIN: u64 = 4;
 
 /// Second chances that one insert gives: some 50 µs of work. Only the first eviction after a long
 /// time without any comes to it, when nearly all of probation has been asked for again; so few of
@@ -72,21 +86,21 @@ pub const SECOND_CHANCES: u32 = 512;
 /// Buckets that are looked through under one hold of a shard's lock.
 const BUCKETS_PER_HOLD: usize = 256;
 
+/// Steps of the hand for each insert, when there is no block left to open.
+const PACE: usize = 8;
+
 /// After so many attempts in vain nothing can be freed now. Garbage may be when the epoch has moved
 /// on twice.
 const ROUNDS_IN_VAIN: usize = 3;
 
-/// The most attempts that one insert makes: each frees at most sixteen bags of garbage.
-const ROUNDS_PER_INSERT: usize = 8;
-
-/// The most attempts after each hold of [`BUCKETS_PER_HOLD`], which fills at most 33 bags.
-const ROUNDS_PER_HOLD: usize = 64;
+/// The most attempts that are made at once: each frees at most eight blocks.
+const ROUNDS: usize = 64;
 
 /// A segmented LRU that is read without locks.
 pub struct SegmentedCache {
     table: Table,
     shards: Box<[Mutex<Shard>]>,
-    shard_budget: u64,
+    blocks_per_shard: usize,
     retired_max: u64,
     /// The bucket that [`Store::expire`] looks at next.
     hand: AtomicUsize,
@@ -95,10 +109,12 @@ pub struct SegmentedCache {
 }
 
 /// What is written under a shard's lock, beside its part of the table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shard {
     segments: Segments,
     left: [Left; segments::SEGMENTS],
+    /// Which of a key's slots is looked at first when another's must be taken.
+    turn: usize,
 }
 
 /// Entries that have left a segment, by why.
@@ -130,16 +146,21 @@ impl Store for SegmentedCache {
     type Pin = Pin;
 
     fn new(config: Config) -> Self {
-        let (shards, buckets) = dimensions(config.max_bytes);
-        let retired_share = config.max_bytes / RETIRED_SHARE;
-        let retired_max = retired_share.max(RETIRED_MIN);
-        let table = Table::new(shards as usize, buckets as usize, Epochs::new(retired_max));
-        let for_entries = config.max_bytes.saturating_sub(table.len_bytes() + retired_share);
+        let Dimensions { shards, buckets, blocks, block_len, retired } =
+            Dimensions::new(config.max_bytes);
+        let memory = Blocks::new(blocks as usize, block_len as usize);
+        let table = Table::new(shards as usize, buckets as usize, memory, Epochs::new());
+        let blocks_per_shard = ((blocks - retired) / shards) as usize;
+        let shard = || Shard {
+            segments: Segments::new(blocks_per_shard),
+            left: Default::default(),
+            turn: 0,
+        };
         Self {
             table,
-            shards: (0..shards).map(|_| Mutex::default()).collect(),
-            shard_budget: for_entries / shards,
-            retired_max,
+            shards: (0..shards).map(|_| Mutex::new(shard())).collect(),
+            blocks_per_shard,
+            retired_max: retired * block_len,
             hand: AtomicUsize::new(0),
             too_large: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -173,14 +194,9 @@ impl Store for SegmentedCache {
     }
 
     fn insert(&self, key: Key<'_>, new: NewEntry<'_>, now_ms: u64) -> Inserted {
-        let len = key.bytes.len() + new.answer.len();
-        let too_large = key.bytes.len() > MAX_KEY_LEN
-            || new.answer.len() > MAX_ANSWER_LEN
-            || footprint(len) > self.shard_budget;
-        let refused = !too_large && new.ttl_s > 0 && self.is_choked();
-        let is_kept = !too_large && !refused && new.ttl_s > 0;
-        let entry = is_kept.then(|| Unpublished::new(key, new, now_ms));
-        let guard = self.table.epochs().pin_to_write();
+        let too_large = self.is_too_large(key, new);
+        let choked = !too_large && new.ttl_s > 0 && self.is_choked();
+        let guard = self.table.epochs().pin();
         let place = self.table.place(key.hash);
         let mut shard = self.lock(place.shard);
         let old = self.slot_of(place, key.bytes, &guard);
@@ -192,27 +208,43 @@ impl Store for SegmentedCache {
             old.hold_retry(now_ms.saturating_add(u64::from(new.ttl_s) * 1000));
             return Inserted::Held;
         }
-        let Some(entry) = entry else {
-            if let Some((slot, _)) = old {
-                self.remove_from(&mut shard, slot, Why::Removed, &guard);
+        let segment = Segment::of_new(new.kind);
+        // A refreshed answer is as popular as the one before.
+        let same = old.map(|(_, old)| old).filter(|old| Segment::of_new(old.kind()) == segment);
+        let (segment, is_visited) =
+            same.map_or((segment, false), |old| (old.segment(), old.is_visited()));
+        let size = size_of_entry(key.bytes.len() + new.answer.len());
+        let inserted = if too_large {
+            Inserted::TooLarge
+        } else if new.ttl_s == 0 {
+            Inserted::ZeroTtl
+        } else if choked || !self.make_room(&mut shard, segment, size, now_ms, &guard) {
+            Inserted::Refused
+        } else {
+            let lifetime = Lifetime { stored_ms: now_ms, ttl_s: new.ttl_s, stale_s: new.stale_s };
+            let (slot, why) = self.slot_for(&mut shard, place, key, segment, now_ms, &guard);
+            let kind = new.kind;
+            let header = NewHeader { lifetime, retry_at_s: 0, kind, slot, segment, is_visited };
+            let entry = shard.segments.append(header, [key.bytes, new.answer]);
+            if let Some(old) = self.table.publish(place, entry, &guard) {
+                self.count_out(&mut shard, old, why, &guard);
             }
-            return if too_large {
-                self.too_large.fetch_add(1, Relaxed);
-                Inserted::TooLarge
-            } else if refused {
-                self.refused.fetch_add(1, Relaxed);
-                Inserted::Refused
-            } else {
-                Inserted::ZeroTtl
-            };
+            self.keep_pace(&mut shard, now_ms, &guard);
+            return Inserted::Stored;
         };
-        self.publish(&mut shard, place, old, entry, now_ms, &guard);
-        self.make_room(&mut shard, now_ms, &guard);
-        Inserted::Stored
+        if let Some((slot, _)) = self.slot_of(place, key.bytes, &guard) {
+            self.remove_from(&mut shard, slot, Why::Removed, &guard);
+        }
+        match inserted {
+            Inserted::TooLarge => _ = self.too_large.fetch_add(1, Relaxed),
+            Inserted::Refused => _ = self.refused.fetch_add(1, Relaxed),
+            _ => {}
+        }
+        inserted
     }
 
     fn remove(&self, key: Key<'_>) {
-        let guard = self.table.epochs().pin_to_write();
+        let guard = self.table.epochs().pin();
         let place = self.table.place(key.hash);
         let mut shard = self.lock(place.shard);
         if let Some((slot, _)) = self.slot_of(place, key.bytes, &guard) {
@@ -225,7 +257,7 @@ impl Store for SegmentedCache {
         for index in 0..self.shards.len() {
             let mut buckets = self.table.shard_buckets(index);
             while !buckets.is_empty() {
-                let guard = self.table.epochs().pin_to_write();
+                let guard = self.table.epochs().pin();
                 let mut shard = self.lock(index);
                 for slot in buckets.by_ref().take(BUCKETS_PER_HOLD).flat_map(Table::bucket_slots) {
                     if self.table.get(slot, &guard).is_some_and(|entry| condition(entry.key())) {
@@ -236,14 +268,14 @@ impl Store for SegmentedCache {
                 drop(shard);
                 drop(guard);
                 // Left to the inserts that come after, all of it at once would choke them.
-                self.free_down_to(self.retired_max / 2, ROUNDS_PER_HOLD);
+                self.free_down_to(self.retired_max / 2);
             }
         }
         removed
     }
 
     fn expire(&self, now_ms: u64, buckets: usize) {
-        let guard = self.table.epochs().pin_to_write();
+        let guard = self.table.epochs().pin();
         let is_dead =
             |slot: Slot| self.table.get(slot, &guard).is_some_and(|entry| entry.is_dead(now_ms));
         let count = self.table.slots() / table::SLOTS;
@@ -271,7 +303,6 @@ impl Store for SegmentedCache {
         };
         for index in 0..self.shards.len() {
             let shard = self.lock(index);
-            stats.bytes += shard.segments.all_bytes();
             for segment in Segment::ALL {
                 let of = &mut stats.segments[segment as usize];
                 let Left { evicted, crowded, expired } = shard.left[segment as usize];
@@ -282,8 +313,9 @@ impl Store for SegmentedCache {
                 of.expired += expired;
             }
         }
-        for SegmentStats { entries, evicted, crowded, expired, .. } in stats.segments {
+        for SegmentStats { entries, bytes, evicted, crowded, expired } in stats.segments {
             stats.entries += entries;
+            stats.bytes += bytes;
             stats.evicted += evicted + crowded;
             stats.expired += expired;
         }
@@ -310,17 +342,27 @@ impl SegmentedCache {
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether too much is retired and not yet freed, in spite of attempts to free it.
-    fn is_choked(&self) -> bool {
-        self.free_down_to(self.retired_max, ROUNDS_PER_INSERT) > self.retired_max
+    fn is_too_large(&self, key: Key<'_>, new: NewEntry<'_>) -> bool {
+        let (key_len, answer_len) = (key.bytes.len(), new.answer.len());
+        key_len > MAX_KEY_LEN
+            || answer_len > MAX_ANSWER_LEN
+            || size_of_entry(key_len + answer_len) > self.table.blocks().block_len()
+            // A budget for no block at all.
+            || self.blocks_per_shard < 2
     }
 
-    /// Frees what may be freed until no more than so many bytes are retired, in at most so many
-    /// rounds, and returns how many those are then.
-    fn free_down_to(&self, bytes: u64, rounds: usize) -> u64 {
+    /// Whether too much is retired and not yet freed, in spite of attempts to free it.
+    fn is_choked(&self) -> bool {
+        // Half of it in good time, for a block that is taken must be there.
+        self.free_down_to(self.retired_max / 2) > self.retired_max
+    }
+
+    /// Frees what may be freed until no more than so many bytes are retired, and returns how many
+    /// those are then.
+    fn free_down_to(&self, bytes: u64) -> u64 {
         let mut retired = self.table.epochs().retired_bytes();
         let mut in_vain = 0;
-        for _ in 0..rounds {
+        for _ in 0..ROUNDS {
             if retired <= bytes || in_vain == ROUNDS_IN_VAIN {
                 break;
             }
@@ -344,123 +386,137 @@ impl SegmentedCache {
             .find(|(_, entry)| entry.key() == key)
     }
 
-    /// Makes the entry visible, in the place of `old` if there is one.
-    fn publish(
+    /// The slot for a key, and why what is in it leaves: the key's own, an empty one, in its first
+    /// bucket if there is one, or that of another.
+    fn slot_for(
         &self,
         shard: &mut Shard,
         place: Place,
-        old: Option<(Slot, Entry<'_>)>,
-        entry: Unpublished,
+        key: Key<'_>,
+        segment: Segment,
         now_ms: u64,
         guard: &Pinned,
-    ) {
-        let bytes = entry.as_entry().footprint();
-        let segment = Segment::of_new(entry.as_entry().kind());
-        let stays = |old: Entry<'_>| Segment::of_new(old.kind()) == segment;
-        if let Some((slot, old)) = old.filter(|&(_, old)| stays(old)) {
-            // A refreshed answer is as popular as the one before, and keeps its turn.
-            entry.as_entry().inherit(old);
-            let segment = Segment::from_index(old.segment());
-            shard.segments.resize(segment, old.footprint(), bytes);
-            if let Some(removed) = self.table.publish(slot, place, entry, guard) {
-                removed.retire();
-            }
-            return;
+    ) -> (Slot, Why) {
+        let own = self.slot_of(place, key.bytes, guard).map(|(slot, _)| slot);
+        let empty = || place.slots().find(|&slot| self.table.get(slot, guard).is_none());
+        if let Some(slot) = own.or_else(empty) {
+            return (slot, Why::Removed);
         }
-        let slot = match old {
-            Some((slot, _)) => slot,
-            None => self
-                .free_slot(place, guard)
-                .unwrap_or_else(|| self.crowded(&shard.segments, segment, place, guard)),
-        };
-        let why = match self.table.get(slot, guard) {
-            Some(_) if old.is_some() => Why::Removed,
-            Some(other) if other.is_dead(now_ms) => Why::Expired,
-            _ => Why::Crowded,
-        };
-        self.remove_from(shard, slot, why, guard);
-        let sequence = shard.segments.next_sequence();
-        entry.as_entry().set_sequence(sequence);
-        entry.as_entry().set_segment(segment.index());
-        shard.segments.add(segment, Queued { slot, sequence }, bytes);
-        let nothing = self.table.publish(slot, place, entry, guard);
-        debug_assert!(nothing.is_none(), "the slot was emptied");
-    }
-
-    /// An empty slot for a key, in its first bucket if there is one.
-    fn free_slot(&self, place: Place, guard: &Pinned) -> Option<Slot> {
-        place.slots().find(|&slot| self.table.get(slot, guard).is_none())
+        let slot = self.crowded(shard, segment, place, guard);
+        let is_dead = self.table.get(slot, guard).is_some_and(|entry| entry.is_dead(now_ms));
+        (slot, if is_dead { Why::Expired } else { Why::Crowded })
     }
 
     /// The slot to take from another when there is no empty one: that of the entry which is worth
-    /// least, but a segment that is over its share takes from itself.
-    fn crowded(&self, of: &Segments, segment: Segment, place: Place, guard: &Pinned) -> Slot {
-        let is_over = of.bytes(segment) > segment.share(self.shard_budget);
+    /// least, but a segment that is over its share takes from itself. Among equals they take turns.
+    fn crowded(&self, shard: &mut Shard, segment: Segment, place: Place, guard: &Pinned) -> Slot {
+        let is_over = shard.segments.is_over(segment);
         let worth = |slot: Slot| {
             self.table.get(slot, guard).map(|entry| {
-                let its = Segment::from_index(entry.segment());
-                let is_spared = is_over && its != segment;
-                (is_spared, entry.is_visited(), its == Segment::Protected, entry.sequence())
+                let is_spared = is_over && entry.segment() != segment;
+                let is_protected = entry.segment() == Segment::Protected;
+                (is_spared, entry.is_visited(), is_protected, entry.stored_ms())
             })
         };
-        place.slots().min_by_key(|&slot| worth(slot)).unwrap_or_default()
+        let slots = place.slots().enumerate();
+        let (at, slot) = slots
+            .min_by_key(|&(at, slot)| {
+                (worth(slot), at.wrapping_sub(shard.turn) % (2 * table::SLOTS))
+            })
+            .unwrap_or_default();
+        shard.turn = at + 1;
+        slot
     }
 
-    /// Lets entries go until the shard is within its budget.
-    fn make_room(&self, shard: &mut Shard, now_ms: u64, guard: &Pinned) {
+    /// Lets entries go until one of so many bytes has room at the end of a segment. Fails if too
+    /// much is retired and not yet freed.
+    fn make_room(
+        &self,
+        shard: &mut Shard,
+        segment: Segment,
+        size: usize,
+        now_ms: u64,
+        guard: &Pinned,
+    ) -> bool {
         let mut chances = SECOND_CHANCES;
-        while shard.segments.all_bytes() > self.shard_budget {
-            let Some((segment, queued)) = self.next_to_leave(&mut shard.segments) else {
+        while !shard.segments.has_room(segment, size) {
+            if shard.segments.may_open() {
+                let Some(block) = self.table.blocks().take() else { return false };
+                shard.segments.open(segment, block);
+            } else if !self.step(shard, now_ms, &mut chances, guard) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Moves the hand on, if there is no block left to open.
+    fn keep_pace(&self, shard: &mut Shard, now_ms: u64, guard: &Pinned) {
+        let mut chances = SECOND_CHANCES;
+        for _ in 0..PACE {
+            if shard.segments.may_open() || !self.step(shard, now_ms, &mut chances, guard) {
                 return;
-            };
-            let Some(entry) = self.queued_entry(queued, guard) else {
-                continue;
-            };
-            if entry.is_dead(now_ms) {
-                self.remove_from(shard, queued.slot, Why::Expired, guard);
-            } else if chances > 0 && entry.take_visited() {
-                chances -= 1;
-                match segment {
-                    Segment::Probation => self.promote(&mut shard.segments, queued, entry),
-                    Segment::Negative | Segment::Protected => {
-                        shard.segments.requeue(segment, queued);
-                    }
-                }
-            } else {
-                self.remove_from(shard, queued.slot, Why::Room, guard);
             }
         }
     }
 
-    /// Whose turn it is: of a segment that is over its share, else of probation.
-    fn next_to_leave(&self, segments: &mut Segments) -> Option<(Segment, Queued)> {
-        let is_over =
-            |segment: &Segment| segments.bytes(*segment) > segment.share(self.shard_budget);
-        let over = [Segment::Negative, Segment::Protected].into_iter().find(is_over);
-        let order = [Segment::Probation, Segment::Protected, Segment::Negative];
-        over.into_iter().chain(order).find_map(|segment| Some((segment, segments.pop(segment)?)))
+    /// One step of the hand. Fails if what stays has nowhere to go, as too much is retired.
+    fn step(&self, shard: &mut Shard, now_ms: u64, chances: &mut u32, guard: &Pinned) -> bool {
+        let Some(mut hand) = shard.segments.take_hand(*chances > 0) else { return false };
+        if hand.walk.block().is_dead() || hand.walk.entry().is_none() {
+            let block = shard.segments.end_hand(hand);
+            self.table.retire(block, guard);
+            return true;
+        }
+        let entry = hand.walk.entry().filter(|&entry| self.table.holds(entry));
+        let is_done = entry.is_none_or(|entry| {
+            let has_chance = *chances > 0 && entry.is_visited();
+            let why = if entry.is_dead(now_ms) {
+                Why::Expired
+            } else if hand.keeps_all || has_chance {
+                *chances = chances.saturating_sub(1);
+                return self.copy(shard, entry, &hand, guard);
+            } else {
+                Why::Room
+            };
+            self.remove_from(shard, entry.slot(), why, guard);
+            true
+        });
+        if is_done {
+            hand.walk.step();
+        }
+        shard.segments.put_hand(hand);
+        is_done
     }
 
-    fn promote(&self, segments: &mut Segments, queued: Queued, entry: Entry<'_>) {
-        let bytes = entry.footprint();
-        segments.forget(Segment::Probation, bytes);
-        entry.set_segment(Segment::Protected.index());
-        segments.add(Segment::Protected, queued, bytes);
-    }
-
-    /// The entry of a place in a queue, if it is still there.
-    fn queued_entry<'g>(&self, queued: Queued, guard: &'g Pinned) -> Option<Entry<'g>> {
-        self.table.get(queued.slot, guard).filter(|entry| entry.sequence() == queued.sequence)
+    /// Copies an entry from the hand's block to the end of the segment where it goes. Fails if there
+    /// is no block for it.
+    fn copy(&self, shard: &mut Shard, entry: Entry<'_>, hand: &Hand, guard: &Pinned) -> bool {
+        let segments = &mut shard.segments;
+        if !segments.has_room(hand.to, entry.size()) {
+            let block = if segments.may_open_last() { self.table.blocks().take() } else { None };
+            let Some(block) = block else { return false };
+            segments.open(hand.to, block);
+        }
+        let header = entry.header_for(hand.to, hand.keeps_all && entry.is_visited());
+        let copy = segments.append(header, [entry.key(), entry.answer()]);
+        let old = self.table.relocate(copy, guard);
+        debug_assert!(old.is_some_and(|old| old.address() == entry.address()), "was in its slot");
+        segments.count_out(entry);
+        true
     }
 
     /// Empties a slot and counts what was in it out.
     fn remove_from(&self, shard: &mut Shard, slot: Slot, why: Why, guard: &Pinned) {
-        let Some(removed) = self.table.take(slot, guard) else {
-            return;
-        };
-        let entry = removed.as_entry();
-        let segment = Segment::from_index(entry.segment());
-        shard.segments.forget(segment, entry.footprint());
+        if let Some(entry) = self.table.take(slot, guard) {
+            self.count_out(shard, entry, why, guard);
+        }
+    }
+
+    /// Counts an entry out that has left the table, and its block if it was the last.
+    fn count_out(&self, shard: &mut Shard, entry: Entry<'_>, why: Why, guard: &Pinned) {
+        let segment = entry.segment();
+        shard.segments.count_out(entry);
         let left = &mut shard.left[segment as usize];
         match why {
             Why::Room => left.evicted += 1,
@@ -468,18 +524,42 @@ impl SegmentedCache {
             Why::Expired => left.expired += 1,
             Why::Removed => {}
         }
-        removed.retire();
-        if why != Why::Room {
-            shard.segments.sweep(segment, |queued| self.queued_entry(queued, guard).is_some());
+        let index = self.table.blocks().index_of(entry);
+        if self.table.blocks().live(index) == 0
+            && let Some(block) = shard.segments.take_dead(segment, index)
+        {
+            self.table.retire(block, guard);
         }
     }
 }
 
-/// Shards, and buckets of each, for a budget.
-fn dimensions(max_bytes: u64) -> (u64, u64) {
-    let shards = (max_bytes / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX);
-    let buckets = max_bytes / shards / BYTES_PER_SLOT / table::SLOTS as u64;
-    (shards, buckets.clamp(2, table::BUCKETS_MAX as u64 / shards))
+/// How a budget is divided.
+#[derive(Clone, Copy, Debug)]
+struct Dimensions {
+    shards: u64,
+    /// Buckets of each shard.
+    buckets: u64,
+    /// Blocks of all shards, and those that may be retired.
+    blocks: u64,
+    block_len: u64,
+    /// Blocks that may be retired and not yet freed.
+    retired: u64,
+}
+
+impl Dimensions {
+    fn new(max_bytes: u64) -> Self {
+        let shards = (max_bytes / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX);
+        let buckets = max_bytes / shards / BYTES_PER_SLOT / table::SLOTS as u64;
+        let buckets = buckets.clamp(2, table::BUCKETS_MAX as u64 / shards);
+        let table = shards * buckets * table::BUCKET_LEN;
+        let for_blocks = max_bytes.saturating_sub(table);
+        let block_len =
+            (for_blocks / shards / BLOCKS_PER_SHARD).clamp(BLOCK_LEN_MIN, BLOCK_LEN_MAX);
+        let block_len = Blocks::align(block_len);
+        let blocks = (for_blocks / block_len).min(u64::from(u32::MAX));
+        let retired = (max_bytes / RETIRED_SHARE).div_ceil(block_len).max(RETIRED_BLOCKS_MIN);
+        Self { shards, buckets, blocks, block_len, retired: retired.min(blocks / 4) }
+    }
 }
 
 #[cfg(all(test, not(loom)))]

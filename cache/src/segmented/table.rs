@@ -7,7 +7,7 @@
 //!
 //! A slot is one word: the address in the lower 48 bits, 16 bits of the hash above it. Addresses of
 //! a process's heap are that short on x86-64 and AArch64 unless it asks for more by a hint to
-//! mmap(2), which no allocator does; [`Table::publish`] checks it.
+//! mmap(2), which no allocator does; [`Table::exchange`] checks it.
 
 #![expect(
     unsafe_code,
@@ -17,9 +17,11 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use super::entry::{Entry, Header, Unpublished};
+use super::blocks::{Block, Blocks, Unpublished};
+use super::entry::{Entry, Header};
 use super::epochs::{Epochs, Pinned};
 use super::sync::AtomicPtr;
 
@@ -28,6 +30,9 @@ pub(super) const SLOTS: usize = 8;
 
 /// The most buckets of a table: slots are numbered by 32 bits.
 pub(super) const BUCKETS_MAX: usize = u32::MAX as usize / SLOTS;
+
+/// Bytes of a bucket.
+pub(super) const BUCKET_LEN: u64 = 64;
 
 /// Bits of a slot that are an address.
 const ADDRESS_BITS: u32 = 48;
@@ -39,7 +44,7 @@ struct Bucket {
     slots: [AtomicPtr<Header>; SLOTS],
 }
 
-const _: () = assert!(size_of::<Bucket>() == 64 || cfg!(loom));
+const _: () = assert!(size_of::<Bucket>() as u64 == BUCKET_LEN || cfg!(loom));
 const _: () = assert!(usize::BITS == 64, "a tag and an address share a word");
 
 /// Index of a slot in the whole table.
@@ -62,26 +67,35 @@ impl Place {
     }
 }
 
-/// The buckets of all shards in one allocation, which the system fills with pages as they are used.
+/// The buckets of all shards in one allocation, which the system fills with pages as they are used,
+/// the entries' memory, and when it may be used anew.
 ///
 /// Nothing here relies on the shards' locks to be sound, only to be right: a slot is emptied by one
-/// atomic exchange, so each entry is taken out once.
+/// atomic exchange, so each entry is counted out once, and a block is retired only by who owns it
+/// and when all of it has been counted out.
 pub(super) struct Table {
-    buckets: NonNull<[Bucket]>,
+    first: NonNull<Bucket>,
+    buckets: usize,
+    blocks: Arc<Blocks>,
     epochs: Epochs,
     shards: usize,
     buckets_per_shard: usize,
 }
 
 // SAFETY: the buckets are owned and hold atomics; the entries behind them hold bytes and atomics, and
-// are freed only when no thread can have a reference to them (`find`, `Removed`).
+// their memory is used anew only when no thread can have a reference to them (`find`, `Garbage`).
 unsafe impl Send for Table {}
 // SAFETY: as above.
 unsafe impl Sync for Table {}
 
 impl Table {
     /// An empty table.
-    pub(super) fn new(shards: usize, buckets_per_shard: usize, epochs: Epochs) -> Self {
+    pub(super) fn new(
+        shards: usize,
+        buckets_per_shard: usize,
+        blocks: Blocks,
+        epochs: Epochs,
+    ) -> Self {
         let count = shards * buckets_per_shard;
         assert!((1..=BUCKETS_MAX).contains(&count), "slots are numbered by u32");
         let layout = Self::layout(count);
@@ -99,8 +113,7 @@ impl Table {
             // SAFETY: as above, and nobody else has it.
             unsafe { bucket.write(Bucket { slots }) };
         }
-        let buckets = NonNull::slice_from_raw_parts(first, count);
-        Self { buckets, epochs, shards, buckets_per_shard }
+        Self { first, buckets: count, blocks: Arc::new(blocks), epochs, shards, buckets_per_shard }
     }
 
     fn layout(buckets: usize) -> Layout {
@@ -113,20 +126,30 @@ impl Table {
         &self.epochs
     }
 
+    /// The memory of the entries.
+    pub(super) fn blocks(&self) -> &Arc<Blocks> {
+        &self.blocks
+    }
+
     #[inline]
-    fn buckets(&self) -> &[Bucket] {
-        // SAFETY: owned, initialized by zeroes, and only ever reached as shared atomics.
-        unsafe { self.buckets.as_ref() }
+    fn bucket(&self, index: usize) -> &Bucket {
+        assert!(index < self.buckets, "a bucket of this table");
+        // SAFETY: in the allocation, which is owned, was initialized by zeroes, and is only ever
+        // reached as shared atomics. Each bucket by itself, for a reference to all of them costs
+        // Miri time with their number.
+        let bucket = unsafe { self.first.add(index) };
+        // SAFETY: as above.
+        unsafe { bucket.as_ref() }
     }
 
     /// Bytes that the table occupies.
     pub(super) fn len_bytes(&self) -> u64 {
-        size_of_val(self.buckets()) as u64
+        (self.buckets * size_of::<Bucket>()) as u64
     }
 
     /// Slots of the whole table.
     pub(super) fn slots(&self) -> usize {
-        self.buckets().len() * SLOTS
+        self.buckets * SLOTS
     }
 
     /// The buckets of a shard.
@@ -161,13 +184,13 @@ impl Table {
     /// Fetches the first bucket of a hash into the cache, if the processor will.
     #[inline]
     pub(super) fn prefetch(&self, place: Place) {
-        prefetch(&raw const self.buckets()[place.buckets[0]]);
+        prefetch(&raw const *self.bucket(place.buckets[0]));
     }
 
     /// Fetches the entries that may be the key's.
     #[inline]
     pub(super) fn prefetch_entry(&self, place: Place) {
-        for slot in &self.buckets()[place.buckets[0]].slots {
+        for slot in &self.bucket(place.buckets[0]).slots {
             let word = slot.load(Relaxed);
             if word.addr() & !ADDRESS_MASK == place.tag && !word.is_null() {
                 let entry = word.map_addr(|address| address & ADDRESS_MASK).cast::<u8>();
@@ -190,13 +213,12 @@ impl Table {
         pinned: &'g Pinned,
     ) -> Option<Entry<'g>> {
         self.check(pinned);
-        let buckets = self.buckets();
         for bucket in place.buckets {
-            for slot in &buckets[bucket].slots {
+            for slot in &self.bucket(bucket).slots {
                 if let Some(entry) = matching(slot.load(Acquire), place.tag) {
-                    // SAFETY: published by `publish` and read with Acquire. Whoever takes it out
-                    // of the table reclaims it only after all guards of that time are gone, and
-                    // `pinned` is one of them.
+                    // SAFETY: published by `exchange` and read with Acquire. Its block is retired
+                    // only after it has left the table, and freed only after all guards of that
+                    // time are gone, of which `pinned` is one.
                     let entry: Entry<'g> = unsafe { Entry::from_raw(entry) };
                     if entry.key() == key {
                         return Some(entry);
@@ -215,35 +237,74 @@ impl Table {
         Some(unsafe { Entry::from_raw(header) })
     }
 
-    /// Puts an entry into a slot and returns what was there, which is no longer to be found. To be
-    /// called under the lock of the slot's shard.
+    /// Whether it is this very entry that its slot holds.
+    pub(super) fn holds(&self, entry: Entry<'_>) -> bool {
+        let word = self.slot(entry.slot()).load(Acquire);
+        address(word).is_some_and(|header| header.addr().get() == entry.address())
+    }
+
+    /// Puts an entry into its slot and returns what was there, which is no longer to be found. To be
+    /// called under the lock of the slot's shard. As of all entries here, it is of these blocks.
     pub(super) fn publish<'g>(
         &'g self,
-        slot: Slot,
-        tag_of: Place,
-        entry: Unpublished,
+        place: Place,
+        entry: Unpublished<'_>,
         pinned: &'g Pinned,
-    ) -> Option<Removed<'g>> {
-        let header = entry.into_raw();
-        assert!(header.addr().get() <= ADDRESS_MASK, "heap addresses have 48 bits");
-        let word = header.as_ptr().map_addr(|address| address | tag_of.tag);
-        self.exchange(slot, word, pinned)
+    ) -> Option<Entry<'g>> {
+        self.exchange(place.tag, entry, pinned)
+    }
+
+    /// Puts a copy of the entry that is in a slot in its place. To be called under the lock of the
+    /// slot's shard.
+    pub(super) fn relocate<'g>(
+        &'g self,
+        copy: Unpublished<'_>,
+        pinned: &'g Pinned,
+    ) -> Option<Entry<'g>> {
+        let tag = self.slot(copy.as_entry().slot()).load(Relaxed).addr() & !ADDRESS_MASK;
+        self.exchange(tag, copy, pinned)
     }
 
     /// Empties a slot. To be called under the lock of the slot's shard.
-    pub(super) fn take<'g>(&'g self, slot: Slot, pinned: &'g Pinned) -> Option<Removed<'g>> {
-        self.exchange(slot, ptr::null_mut(), pinned)
+    pub(super) fn take<'g>(&'g self, slot: Slot, pinned: &'g Pinned) -> Option<Entry<'g>> {
+        self.swap(slot, ptr::null_mut(), pinned)
     }
 
     fn exchange<'g>(
         &'g self,
-        slot: Slot,
-        word: *mut Header,
+        tag: usize,
+        entry: Unpublished<'_>,
         pinned: &'g Pinned,
-    ) -> Option<Removed<'g>> {
+    ) -> Option<Entry<'g>> {
+        let slot = entry.as_entry().slot();
+        // Before it can be found: a block of which something is in the table is not freed.
+        self.blocks.count_in(entry.as_entry());
+        let header = entry.into_raw();
+        assert!(header.addr().get() <= ADDRESS_MASK, "heap addresses have 48 bits");
+        let word = header.as_ptr().map_addr(|address| address | tag);
+        self.swap(slot, word, pinned)
+    }
+
+    fn swap<'g>(&'g self, slot: Slot, word: *mut Header, pinned: &'g Pinned) -> Option<Entry<'g>> {
         self.check(pinned);
         let header = address(self.slot(slot).swap(word, AcqRel))?;
-        Some(Removed { header, epochs: &self.epochs, pinned })
+        // SAFETY: as in `find`: it was in the table after `pinned` was there.
+        let old = unsafe { Entry::from_raw(header) };
+        self.blocks.count_out(old);
+        Some(old)
+    }
+
+    /// Frees a block of which nothing is in the table, when every guard that there is now has been
+    /// dropped.
+    ///
+    /// # Panics
+    ///
+    /// Something of it is in the table.
+    pub(super) fn retire(&self, block: Block, pinned: &Pinned) {
+        self.check(pinned);
+        assert!(block.is_dead(), "in use");
+        let (bytes, garbage) = (block.len(), Garbage(block));
+        self.epochs.retire(pinned, bytes, move || garbage.free());
     }
 
     #[inline]
@@ -254,63 +315,26 @@ impl Table {
     #[inline]
     fn slot(&self, slot: Slot) -> &AtomicPtr<Header> {
         let slot = slot as usize;
-        &self.buckets()[slot / SLOTS].slots[slot % SLOTS]
+        &self.bucket(slot / SLOTS).slots[slot % SLOTS]
     }
 }
 
 impl Drop for Table {
     fn drop(&mut self) {
-        for slot in 0..self.slots() {
-            if let Some(header) = address(self.slot(slot as Slot).load(Acquire)) {
-                // SAFETY: nobody else has the table, so nobody can have an entry of it, and it is
-                // not looked at again.
-                drop(unsafe { Unpublished::reclaim(header) });
-            }
-        }
-        let layout = Self::layout(self.buckets().len());
+        let layout = Self::layout(self.buckets);
         // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.buckets.as_ptr().cast(), layout) };
+        unsafe { dealloc(self.first.as_ptr().cast(), layout) };
     }
 }
 
-/// An entry that is no longer in the table, but may still be read by who found it before. It must
-/// be retired; dropped, it is leaked.
-#[must_use]
-pub(super) struct Removed<'g> {
-    header: NonNull<Header>,
-    epochs: &'g Epochs,
-    pinned: &'g Pinned,
-}
-
-impl Removed<'_> {
-    /// It, to be looked at by the one who removed it.
-    pub(super) fn as_entry(&self) -> Entry<'_> {
-        // SAFETY: it is retired only by consuming `self`.
-        unsafe { Entry::from_raw(self.header) }
-    }
-
-    /// Frees it when every guard that there is now has been dropped.
-    pub(super) fn retire(self) {
-        let bytes = self.as_entry().footprint();
-        let garbage = Garbage(self.header);
-        self.epochs.retire(self.pinned, bytes, move || garbage.free());
-    }
-}
-
-/// An entry that waits to be freed.
-struct Garbage(NonNull<Header>);
-
-// SAFETY: it is an owned allocation of bytes and atomics; nothing of it belongs to a thread.
-unsafe impl Send for Garbage {}
+/// A block that waits to be freed.
+struct Garbage(Block);
 
 impl Garbage {
-    /// Frees it, and returns the bytes that it occupied.
-    fn free(self) -> u64 {
-        // SAFETY: it comes from a slot by an exchange, so once; it had left the table before it was
-        // retired, so no guard that was pinned later could find it, and those that were there
-        // before are gone by now.
-        let entry = unsafe { Unpublished::reclaim(self.0) };
-        entry.as_entry().footprint()
+    fn free(self) {
+        // SAFETY: nothing of it was in the table when it was retired, so no guard that was pinned
+        // later could find it, and those that were there before are gone by now.
+        unsafe { self.0.free() };
     }
 }
 
