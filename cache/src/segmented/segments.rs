@@ -33,7 +33,7 @@ pub(super) const SEGMENTS: usize = 3;
 
 /// One part in so many of a shard may be holes, and of a block, before it is worth while to copy
 /// what is left.
-const HOLES_SHARE: u64 = 8;
+const HOLES_SHARE: u64 = 16;
 
 /// A segment of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

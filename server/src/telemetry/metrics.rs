@@ -118,10 +118,7 @@ fn encode_cache(encoder: &mut DescriptorEncoder<'_>, cache: &Stats) -> Result<()
 
     let held = rows().map(|(name, of)| ([("segment", name)], gauge(of.entries)));
     family(encoder, &CACHE_ENTRIES, MetricType::Gauge, held)?;
-    let in_segments: u64 = segments.iter().map(|of| of.bytes).sum();
-    let queues = bytes.saturating_sub(in_segments + cache.retired_bytes);
-    let beside =
-        [("queues", queues), ("retired", cache.retired_bytes), ("table", cache.table_bytes)];
+    let beside = [("retired", cache.retired_bytes), ("table", cache.table_bytes)];
     let parts = rows().map(|(name, of)| (name, of.bytes)).chain(beside);
     let parts = parts.map(|(name, bytes)| ([("part", name)], gauge(bytes)));
     family(encoder, &CACHE_BYTES, MetricType::Gauge, parts)?;
