@@ -17,7 +17,7 @@ RUNNER := $(TARGET)/tools/gungraun-$(GUNGRAUN)/bin/gungraun-runner
 COUNTS := $(TARGET)/gungraun
 
 .PHONY: help run test check packages image test-image fuzz loom soak bench bench-micro bench-check bench-baseline counts
-.PHONY: bench-generator bench-cache bench-flood peers compare compare-full
+.PHONY: bench-generator bench-cache bench-flood bench-outage peers compare compare-full
 
 # Where the results of a measurement go, under the name that is given.
 results = --markdown bench/results/$(1).md --json bench/results/$(1).json
@@ -105,6 +105,11 @@ bench-flood: ## what a flood of random names does to the hit ratio of each of th
 	cargo build --release -p swiftlet-bench
 	@mkdir -p bench/results
 	$(TARGET)/release/swiftlet-bench flood $(call results,flood)
+
+bench-outage: ## what hits cost while misses hang on a dead upstream
+	cargo build --release -p swiftlet -p swiftlet-bench
+	@mkdir -p bench/results
+	$(TARGET)/release/swiftlet-bench outage $(call results,outage)
 
 # Without root it says what is missing, and the comparison goes on with those that are there.
 peers: ## install the servers that ours is compared with, as root

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use swiftlet_bench::{cache, echo, generator, instructions};
 
-use commands::{compare, hit};
+use commands::{compare, hit, outage};
 
 /// As in the server.
 #[global_allocator]
@@ -28,6 +28,8 @@ enum Command {
     Hit(hit::Args),
     /// Put the server, its peers and the bare echo side by side, workload by workload.
     Compare(compare::Args),
+    /// Measure how long hits take while misses hang on a dead upstream.
+    Outage(outage::Args),
     /// Measure the load generator: its cost beside dnsperf's, its authority beside the bare echo.
     Generator(generator::Args),
     /// Measure the answer cache beside others: time, hit ratio and memory.
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Hit(args) => hit::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Outage(args) => outage::run(&args),
         Command::Generator(args) => generator::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Flood(args) => cache::run_flood(&args),

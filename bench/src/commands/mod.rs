@@ -2,6 +2,7 @@
 
 pub(crate) mod compare;
 pub(crate) mod hit;
+pub(crate) mod outage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

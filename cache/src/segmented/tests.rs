@@ -31,31 +31,33 @@ fn with_room_for(entries: u64) -> SegmentedCache {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "about sizes, and long")]
 fn what_is_asked_for_survives_floods() {
-    const POPULAR: u64 = 5_000 / LESS;
+    const POPULAR: u64 = 5_000;
     for flood in [Kind::Data, Kind::Negative] {
-        let cache = with_room_for(10_000 / LESS);
+        let cache = with_room_for(10_000);
         for round in 0..4 {
             for number in 0..POPULAR {
                 assert_eq!(ask(&cache, number, Kind::Data), round > 0);
             }
         }
         let mut known = 0;
-        for step in 0..100_000 / LESS {
+        for step in 0..100_000 {
             ask(&cache, 1_000_000 + step, flood);
             known += u64::from(ask(&cache, step % POPULAR, Kind::Data));
         }
-        assert!(known > 99_000 / LESS, "{known} of 100,000 in a flood of {flood:?}");
+        assert!(known > 99_000, "{known} of 100,000 in a flood of {flood:?}");
     }
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "about sizes, and long")]
 fn negative_answers_stay_within_their_share_when_room_is_short() {
-    let cache = with_room_for(20_000 / LESS);
-    for number in 0..40_000 / LESS {
+    let cache = with_room_for(20_000);
+    for number in 0..40_000 {
         ask(&cache, number, Kind::Data);
     }
-    for number in 0..100_000 / LESS {
+    for number in 0..100_000 {
         ask(&cache, 1_000_000 + number, Kind::Negative);
         ask(&cache, 1_000_000 + number, Kind::Negative);
     }
@@ -65,7 +67,7 @@ fn negative_answers_stay_within_their_share_when_room_is_short() {
     let share = cache.blocks_per_shard as u64 / 10 * block_len;
     // One that the hand has, and the one by which it was over its share.
     assert!(negative.bytes <= share + 2 * block_len, "{share} {stats:?}");
-    assert!(probation.entries > 10_000 / LESS, "{stats:?}");
+    assert!(probation.entries > 10_000, "{stats:?}");
 }
 
 /// While a reader stays pinned nothing is freed: the cache refuses inserts, says so, goes on to
@@ -89,7 +91,7 @@ fn a_pinned_reader_bounds_what_is_retired() {
     assert!(stats.retired_bytes <= cache.retired_max + block_len, "{stats:?}");
     assert_eq!(stats.refused, 1);
     let new = 1_000_000..refused_at;
-    assert!(new.end - new.start > 500, "{new:?}");
+    assert!(new.end - new.start > 500 / LESS, "{new:?}");
     let known = new
         .clone()
         .filter(|number| {
@@ -199,9 +201,10 @@ fn what_is_replaced_leaves_little_behind() {
 /// Where all that is known is refreshed again and again, holes take little of the room: nearly all
 /// of what fits is kept.
 #[test]
+#[cfg_attr(miri, ignore = "about sizes, and long")]
 fn what_is_refreshed_is_not_pushed_out_by_its_own_holes() {
-    const KNOWN: u64 = 8_000 / LESS;
-    let cache = with_room_for(10_000 / LESS);
+    const KNOWN: u64 = 8_000;
+    let cache = with_room_for(10_000);
     let mut random = 0;
     let mut known = 0;
     for round in 0..40 * KNOWN {
@@ -221,8 +224,9 @@ fn what_is_refreshed_is_not_pushed_out_by_its_own_holes() {
 
 /// Answers of other sizes come in the place of those before, and the memory is the same.
 #[test]
+#[cfg_attr(miri, ignore = "about sizes, and long")]
 fn a_shift_of_sizes_stays_within_the_budget() {
-    let max_bytes = (8 << 20) / LESS;
+    let max_bytes = 8 << 20;
     let cache = SegmentedCache::new(Config { max_bytes });
     let longest = (cache.table.blocks().block_len() - 64).min(MAX_ANSWER_LEN) as u64;
     let answer = vec![7; longest as usize];
