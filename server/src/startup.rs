@@ -280,11 +280,12 @@ fn service(config: &Config) -> Service {
     let version = concat!("swiftlet ", env!("CARGO_PKG_VERSION"));
     let identity = Identity::new(version, config.identity.as_deref());
     let nsid = identity.name().map(Into::into);
+    let zones: Vec<_> = config.settings.forward_zones.iter().map(|zone| zone.name).collect();
     Service {
         policies: Policies {
             acl: Acl::new(&config.settings.allow),
             identity,
-            special_use: special_use::Zones::default(),
+            special_use: special_use::Zones::new(&zones),
         },
         edns: edns::Settings {
             udp_size: config.settings.udp_size,

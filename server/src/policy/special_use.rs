@@ -2,6 +2,11 @@
 //! followers, and the locally served zones of RFC 6303. Asking an upstream for them would leak
 //! private names and load the root servers.
 //!
+//! A forward zone (`SWIFTLET_FORWARD_ZONES`) at, above or below one of them switches the built-in answers
+//! off where the two overlap: who names a zone means that its servers know it. `localhost`, `invalid` and
+//! `onion` are excepted ([`ALWAYS_OURS`]). The reverse zones of loopback are not: RFC 6303 has them served
+//! locally only where nothing else is configured, and nothing relies on them for its safety.
+//!
 //! Cost for every other name: a look at its last label. Names under `arpa` cost one probe a label.
 
 use std::collections::HashMap;
@@ -16,6 +21,10 @@ use super::{Action, Answer, Policies, Request};
 /// TTL of every record of these zones: 3 hours (RFC 6303 §3).
 pub const TTL_S: u32 = 10_800;
 
+/// What no forward zone may take: programs rely on these names never leaving the host or never existing
+/// (RFC 6761 §6.3, §6.4; RFC 7686 §2).
+pub const ALWAYS_OURS: [&str; 3] = ["localhost", "invalid", "onion"];
+
 /// What stands at and below a zone's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
@@ -27,6 +36,8 @@ enum Content {
     Empty,
     /// NODATA at the name and all below (RFC 9462 §6.4: no designated resolver is configured).
     NoData,
+    /// Nothing of ours: a forward zone inside of one of the others.
+    Forwarded,
 }
 
 /// One row a name. IPv4 ranges written as `first..last.rest` stand for one zone a number.
@@ -73,50 +84,65 @@ const LOCALHOST_NAMES: &[&str] = &[
 pub struct Zones {
     /// Content by folded wire name.
     by_name: HashMap<Box<[u8]>, Content>,
-    /// Names inside of zones: whether they have the PTR record, or are only above one that has it.
+    /// Names of and inside of zones that exist: whether they have the PTR record, or are only at or above
+    /// one that has it or a forward zone.
     inner: HashMap<Box<[u8]>, bool>,
     /// Last labels, length byte first, under which any of the names lies.
     last_labels: Vec<Box<[u8]>>,
 }
 
 impl Default for Zones {
+    /// The table as it is, with nothing forwarded.
     fn default() -> Self {
-        let mut zones =
-            Self { by_name: HashMap::new(), inner: HashMap::new(), last_labels: Vec::new() };
-        for &(text, content) in TABLE {
-            match text.split_once("..") {
-                None => zones.add(text, content),
-                Some((first, rest)) => {
-                    let (last, parent) = rest.split_once('.').expect("a range has a parent");
-                    let number = |text: &str| text.parse::<u8>().expect("a range of octets");
-                    for octet in number(first)..=number(last) {
-                        zones.add(&format!("{octet}.{parent}"), content);
-                    }
-                }
-            }
-        }
-        for name in LOCALHOST_NAMES {
-            let name = Name::from_text(name).expect("the table holds valid names");
-            // Names between it and its zone exist, though they own nothing (RFC 8020 §2).
-            let up_to_zone =
-                suffixes(name.as_wire()).take_while(|at| !zones.by_name.contains_key(*at));
-            zones.inner.extend(up_to_zone.map(|at| (at.into(), false)));
-            zones.inner.insert(name.as_wire().into(), true);
-        }
-        zones
+        Self::new(&[])
     }
 }
 
 impl Zones {
-    fn add(&mut self, text: &str, content: Content) {
-        let name = Name::from_text(text).expect("the table holds valid names");
-        let last = name.labels().filter(|label| !label.is_empty()).last().unwrap_or_default();
-        let mut label = vec![last.len() as u8];
-        label.extend_from_slice(last);
-        if !self.last_labels.iter().any(|known| **known == *label) {
-            self.last_labels.push(label.into());
+    /// The table without what is at or below one of these zones, which are forwarded.
+    #[must_use]
+    pub fn new(forwarded: &[Name]) -> Self {
+        let mut zones =
+            Self { by_name: HashMap::new(), inner: HashMap::new(), last_labels: Vec::new() };
+        let is_forwarded =
+            |name: &Name| forwarded.iter().any(|zone| name.is_at_or_below(zone.as_wire()));
+        for (name, content) in table().filter(|(name, _)| !is_forwarded(name)) {
+            zones.by_name.insert(folded(&name), content);
         }
-        self.by_name.insert(name.as_wire().into(), content);
+        let has_ptr = LOCALHOST_NAMES.iter().map(|text| (parsed(text), true));
+        for (name, has_ptr) in has_ptr.chain(forwarded.iter().map(|zone| (*zone, false))) {
+            zones.add_inner(&name, has_ptr);
+        }
+        for zone in forwarded.iter().filter(|zone| zones.inner.contains_key(&folded(zone))) {
+            zones.by_name.insert(folded(zone), Content::Forwarded);
+        }
+        zones.last_labels = zones.by_name.keys().filter_map(|name| last_label(name)).collect();
+        zones.last_labels.sort_unstable();
+        zones.last_labels.dedup();
+        zones
+    }
+
+    /// Adds a name inside of a zone. Names between the two exist as well, though they own nothing: else
+    /// NXDOMAIN for them would deny what is below (RFC 8020 §2).
+    fn add_inner(&mut self, name: &Name, has_ptr: bool) {
+        let name = folded(name);
+        let Some(zone) = suffixes(&name).find(|at| self.by_name.contains_key(*at)) else {
+            return;
+        };
+        for at in suffixes(&name).take_while(|at| at.len() >= zone.len()) {
+            self.inner.entry(at.into()).or_default();
+        }
+        if has_ptr {
+            self.inner.insert(name, true);
+        }
+    }
+
+    /// Whether a forward zone of this name is at, above or below a special-use name.
+    #[must_use]
+    pub fn overlaps(zone: &Name) -> bool {
+        table().any(|(name, _)| {
+            zone.is_at_or_below(name.as_wire()) || name.is_at_or_below(zone.as_wire())
+        })
     }
 
     /// The zone that a name lies in.
@@ -128,12 +154,50 @@ impl Zones {
         let mut folded = [0; 255];
         let folded = folded.get_mut(..qname.len())?;
         fold(qname, folded);
-        suffixes(folded).find_map(|suffix| {
-            let content = *self.by_name.get(suffix)?;
-            let inner = self.inner.get(&*folded).copied();
-            Some(Found { content, zone_at: qname.len() - suffix.len(), inner })
-        })
+        let mut zones = suffixes(folded)
+            .filter_map(|at| Some((*self.by_name.get(at)?, qname.len() - at.len())));
+        let found = match zones.next()? {
+            // What delegates a zone is its parent's to say (RFC 4035 §3.1.4.1), and here that is ours.
+            (Content::Forwarded, 0) if query.qtype == Type::DS => zones.next()?,
+            found => found,
+        };
+        let (content, zone_at) = found;
+        Some(Found { content, zone_at, inner: self.inner.get(&*folded).copied() })
     }
+}
+
+/// Every zone of [`TABLE`], ranges one by one.
+fn table() -> impl Iterator<Item = (Name, Content)> {
+    TABLE.iter().flat_map(|&(text, content)| {
+        let (octets, parent) = match text.split_once("..") {
+            None => (0..=0, None),
+            Some((first, rest)) => {
+                let (last, parent) = rest.split_once('.').expect("a range has a parent");
+                let number = |text: &str| text.parse::<u8>().expect("a range of octets");
+                (number(first)..=number(last), Some(parent))
+            }
+        };
+        octets.map(move |octet| match parent {
+            None => (parsed(text), content),
+            Some(parent) => (parsed(&format!("{octet}.{parent}")), content),
+        })
+    })
+}
+
+fn parsed(text: &str) -> Name {
+    Name::from_text(text).expect("the table holds valid names")
+}
+
+fn folded(name: &Name) -> Box<[u8]> {
+    let mut folded: Box<[u8]> = name.as_wire().into();
+    fold(name.as_wire(), &mut folded);
+    folded
+}
+
+/// The last label of a name with its length byte, as a query's facts point to it.
+fn last_label(wire: &[u8]) -> Option<Box<[u8]>> {
+    let last = suffixes(wire).filter(|at| at.len() > 1).last()?;
+    Some(last.get(..last.len() - 1)?.into())
 }
 
 /// Where a name lies.
@@ -150,11 +214,15 @@ pub(super) fn query<'a>(policies: &'a Policies, request: &Request<'_>) -> Action
         return Action::Continue;
     };
     let Found { content, zone_at, inner } = found;
+    if content == Content::Forwarded {
+        return Action::Continue;
+    }
     let qtype = request.query.qtype;
     let at_apex = zone_at == 0;
     let exists = match content {
-        Content::Nothing => false,
-        Content::Loopback | Content::NoData => true,
+        // Above a forward zone a name must exist, or nobody would look below it.
+        Content::Nothing => inner.is_some(),
+        Content::Loopback | Content::NoData | Content::Forwarded => true,
         Content::Empty => at_apex || inner.is_some(),
     };
     let record = |rdata| Answer::Record { rtype: qtype, class: Class::IN, ttl: TTL_S, rdata };
@@ -211,10 +279,15 @@ mod tests {
     }
 
     fn policies() -> Policies {
+        forwarding(&[])
+    }
+
+    fn forwarding(zones: &[&str]) -> Policies {
+        let zones: Vec<Name> = zones.iter().map(|text| Name::from_text(text).unwrap()).collect();
         Policies {
             acl: Acl::default(),
             identity: Identity::new("", None),
-            special_use: Zones::default(),
+            special_use: Zones::new(&zones),
         }
     }
 
@@ -234,6 +307,7 @@ mod tests {
                 Content::Nothing => (Rcode::NXDOMAIN, Rcode::NXDOMAIN),
                 Content::Loopback | Content::NoData => (Rcode::NOERROR, Rcode::NOERROR),
                 Content::Empty => (Rcode::NOERROR, Rcode::NXDOMAIN),
+                Content::Forwarded => unreachable!("no row of the table"),
             };
             let told = decide(&policies, &zone, Type::MX);
             assert_eq!(told, negative(at_zone, &zone, &zone), "{zone}");
@@ -328,6 +402,120 @@ mod tests {
             "onion.example",
         ] {
             assert_eq!(decide(&policies, name, Type::A), Action::Continue, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_forward_zone_switches_the_overlap_off_and_no_more() {
+        let go_on = Action::Continue;
+        let (none, empty) = (Rcode::NXDOMAIN, Rcode::NOERROR);
+        let ours = |rcode, name, zone| negative(rcode, name, zone);
+        for (zone, name, qtype, expected) in [
+            // At a special-use name: all of it, and DS too, for the parent is not ours.
+            ("10.in-addr.arpa", "10.in-addr.arpa", Type::SOA, go_on),
+            ("10.in-addr.arpa", "10.in-addr.arpa", Type::DS, go_on),
+            ("10.IN-ADDR.arpa", "4.3.2.10.in-addr.Arpa", Type::PTR, go_on),
+            (
+                "10.in-addr.arpa",
+                "x.168.192.in-addr.arpa",
+                Type::PTR,
+                ours(none, "x.168.192.in-addr.arpa", "168.192.in-addr.arpa"),
+            ),
+            ("local", "printer.local", Type::A, go_on),
+            ("test", "test", Type::DS, go_on),
+            ("home.arpa", "nas.home.arpa", Type::A, go_on),
+            ("home.arpa", "home.arpa", Type::DS, go_on),
+            ("resolver.arpa", "_dns.resolver.arpa", Type::A, go_on),
+            ("127.in-addr.arpa", "1.0.0.127.in-addr.arpa", Type::PTR, go_on),
+            // Below one: that subtree alone. What is above it exists.
+            ("5.10.in-addr.arpa", "1.5.10.in-addr.arpa", Type::PTR, go_on),
+            ("5.10.in-addr.arpa", "5.10.in-addr.arpa", Type::SOA, go_on),
+            (
+                "5.10.in-addr.arpa",
+                "6.10.in-addr.arpa",
+                Type::PTR,
+                ours(none, "6.10.in-addr.arpa", "10.in-addr.arpa"),
+            ),
+            (
+                "7.5.10.in-addr.arpa",
+                "5.10.in-addr.arpa",
+                Type::PTR,
+                ours(empty, "5.10.in-addr.arpa", "10.in-addr.arpa"),
+            ),
+            ("corp.test", "corp.test", Type::A, go_on),
+            ("corp.test", "test", Type::A, ours(empty, "test", "test")),
+            ("corp.test", "other.test", Type::A, ours(none, "other.test", "test")),
+            // The delegation is the parent's to answer, which is ours there.
+            (
+                "5.10.in-addr.arpa",
+                "5.10.in-addr.arpa",
+                Type::DS,
+                ours(empty, "5.10.in-addr.arpa", "10.in-addr.arpa"),
+            ),
+            ("corp.test", "corp.test", Type::DS, ours(empty, "corp.test", "test")),
+            ("corp.test", "a.corp.test", Type::DS, go_on),
+            // Above one.
+            ("arpa", "home.arpa", Type::SOA, go_on),
+            ("arpa", "home.arpa", Type::DS, go_on),
+            ("in-addr.arpa", "1.0.0.127.in-addr.arpa", Type::PTR, go_on),
+            ("in-addr.arpa", "a.home.arpa", Type::A, ours(none, "a.home.arpa", "home.arpa")),
+            ("172.in-addr.arpa", "20.172.in-addr.arpa", Type::PTR, go_on),
+            // Beside them.
+            ("corp.example", "x.invalid", Type::A, ours(none, "x.invalid", "invalid")),
+        ] {
+            let policies = forwarding(&[zone]);
+            assert_eq!(decide(&policies, name, qtype), expected, "{zone}: {name} {qtype}");
+        }
+        let policies = forwarding(&["a.corp.test", "corp.test"]);
+        assert_eq!(decide(&policies, "a.corp.test", Type::DS), Action::Continue, "corp.test knows");
+    }
+
+    /// Against a model by text: what is at or below a forward zone goes on, all else is as without it.
+    #[test]
+    fn nothing_else_changes() {
+        let labels = ["10", "in-addr", "arpa", "test", "corp", "local", "5", "home"];
+        let mut names = vec![String::new()];
+        for len in 0..3 {
+            let longest = names.iter().filter(|name| name.matches('.').count() == len);
+            let longer: Vec<_> =
+                longest.flat_map(|name| labels.map(|label| format!("{label}.{name}"))).collect();
+            names.extend(longer);
+        }
+        let names = &names[1..];
+        let plain = policies();
+        let below = |name: &str, zone: &str| name == zone || name.ends_with(&format!(".{zone}"));
+        for zone in ["10.in-addr.arpa.", "arpa.", "corp.test.", "5.corp.local.", "home.", "corp."] {
+            let policies = forwarding(&[zone]);
+            for name in names {
+                let told = decide(&policies, name, Type::A);
+                if below(name, zone) {
+                    assert_eq!(told, Action::Continue, "{zone}: {name}");
+                } else if below(zone, name) {
+                    let exists = !matches!(
+                        told,
+                        Action::Answer(Answer::Negative { rcode: Rcode::NXDOMAIN, .. })
+                    );
+                    assert!(exists, "{zone}: {name} has something below");
+                } else {
+                    assert_eq!(told, decide(&plain, name, Type::A), "{zone}: {name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn overlaps_are_told() {
+        for (zone, overlaps) in [
+            ("arpa", true),
+            ("in-addr.arpa", true),
+            ("1.10.in-addr.arpa", true),
+            ("HOME.arpa", true),
+            ("corp.local", true),
+            ("11.in-addr.arpa", false),
+            ("corp.example", false),
+            ("arpa.example", false),
+        ] {
+            assert_eq!(Zones::overlaps(&Name::from_text(zone).unwrap()), overlaps, "{zone}");
         }
     }
 }
