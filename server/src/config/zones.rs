@@ -14,10 +14,10 @@ use super::values::upstream_address;
 use crate::policy::special_use::ALWAYS_OURS;
 
 /// Zones that may be forwarded.
-pub const MAX_ZONES: usize = 1024;
+pub(super) const MAX_ZONES: usize = 1024;
 
 /// Servers that one zone may have.
-pub const MAX_SERVERS: usize = 16;
+pub(super) const MAX_SERVERS: usize = 16;
 
 /// A name and the servers that are asked for it and everything below.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -56,35 +56,26 @@ impl Routes {
         forward: &[SocketAddr],
         zones: impl IntoIterator<Item = (Name, &'z [SocketAddr])>,
     ) -> Self {
-        let mut routes = Self {
-            addresses: Vec::new(),
-            routes: Vec::new(),
-            by_name: HashMap::new(),
-            longest: 0,
-            probe: Probe::default(),
+        let (mut addresses, mut known) = (Vec::new(), HashMap::new());
+        let mut route = |zone, servers: &[SocketAddr]| {
+            let index_of = |&address: &SocketAddr| {
+                *known.entry(address).or_insert_with(|| {
+                    addresses.push(address);
+                    addresses.len() - 1
+                })
+            };
+            Route::new(zone, servers.iter().map(index_of).collect())
         };
-        routes.add(Name::ROOT, forward);
+        let mut routes = vec![route(Name::ROOT, forward)];
+        let mut by_name = HashMap::new();
         for (zone, servers) in zones {
             let mut name: Box<[u8]> = zone.as_wire().into();
             fold(zone.as_wire(), &mut name);
-            routes.longest = routes.longest.max(name.len());
-            routes.by_name.insert(name, routes.routes.len());
-            routes.add(zone, servers);
+            by_name.insert(name, routes.len());
+            routes.push(route(zone, servers));
         }
-        routes
-    }
-
-    fn add(&mut self, zone: Name, addresses: &[SocketAddr]) {
-        let mut index_of = |address| {
-            let known = self.addresses.iter().position(|known| *known == address);
-            known.unwrap_or_else(|| {
-                self.addresses.push(address);
-                self.addresses.len() - 1
-            })
-        };
-        let servers: Vec<usize> = addresses.iter().map(|&address| index_of(address)).collect();
-        let looping = servers.iter().map(|_| AtomicBool::new(false)).collect();
-        self.routes.push(Route { zone, servers, looping, loops: AtomicUsize::new(0) });
+        let longest = by_name.keys().map(|name| name.len()).max().unwrap_or(0);
+        Self { addresses, routes, by_name, longest, probe: Probe::default() }
     }
 
     /// Every server once, in the order of the indexes.
@@ -134,6 +125,11 @@ impl Routes {
 }
 
 impl Route {
+    fn new(zone: Name, servers: Vec<usize>) -> Self {
+        let looping = servers.iter().map(|_| AtomicBool::new(false)).collect();
+        Self { zone, servers, looping, loops: AtomicUsize::new(0) }
+    }
+
     pub(super) fn servers(&self) -> &[usize] {
         &self.servers
     }
@@ -231,8 +227,7 @@ mod tests {
         ] {
             assert_eq!(asked(&routes, name, Type::DS), servers, "{name}");
         }
-        let of_a_parent =
-            |name, qtype| with_key(name, qtype, |key| routes.is_of_a_parent(key));
+        let of_a_parent = |name, qtype| with_key(name, qtype, |key| routes.is_of_a_parent(key));
         assert!(of_a_parent("corp.example", Type::DS));
         assert!(!of_a_parent("corp.example", Type::A));
         assert!(!of_a_parent("www.corp.example", Type::DS));
@@ -256,7 +251,10 @@ mod tests {
         assert!(a.set_looping(1, true));
         assert_eq!(asked(&routes, "x.a", Type::A), [0; 0]);
         let zone = Name::from_text("a").unwrap();
-        assert_eq!(routes.looping().collect::<Vec<_>>(), [(&zone, address(0)), (&zone, address(1))]);
+        assert_eq!(
+            routes.looping().collect::<Vec<_>>(),
+            [(&zone, address(0)), (&zone, address(1))]
+        );
         assert!(a.set_looping(0, false) && a.set_looping(1, false));
         assert!(!all.set_looping(0, false));
         assert_eq!(asked(&routes, "x.a", Type::A), [0, 1]);
