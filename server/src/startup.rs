@@ -70,6 +70,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let observed = Arc::new(Observed {
         board: plan.board,
         service: plan.service,
+        routes: plan.routes,
         lifecycle: plan.lifecycle,
         post: plan.post,
         sockets: opened.into_iter().map(|opened| opened.sockets).collect(),

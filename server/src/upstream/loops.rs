@@ -5,6 +5,10 @@
 //! that question comes in from a client, the upstream that was asked forwards to us. It is then left out
 //! for that zone, with one line in the log, until it answers a probe that does not come back.
 //!
+//! Of two servers that forward to each other it is enough that one leaves the other out; which does is
+//! chance. What comes back is what the other really forwards, so one that has others to ask, and has left
+//! this server out by itself, is used on.
+//!
 //! Until that is noticed a loop does no more than fail: the question that comes back has the key of the one
 //! in flight, so it joins it as one more waiter, nobody asks anew, and all end when the time is over.
 //!
@@ -31,8 +35,8 @@ const GAP: Duration = Duration::from_millis(20);
 /// How long the answer to a probe is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Between the first round and the second; doubled until it is what the operator set. Servers that start
-/// together with this one do not answer at once.
+/// Before the first round, for servers that start together with this one do not answer at once; doubled
+/// with each round until it is what the operator set.
 const FIRST_REST: Duration = Duration::from_secs(1);
 
 /// The digits of a probe's number, and the label behind them, as they stand in a name.
@@ -82,10 +86,12 @@ impl Upstreams {
         own
     }
 
-    /// Looks for loops at start, and again after each rest of `every`. Never ends.
+    /// Looks for loops soon after the start, and then each `every`. Never ends.
     pub async fn watch_for_loops(&self, seed: &Seed, every: Duration) {
         let mut rest = FIRST_REST.min(every);
         loop {
+            sleep(rest).await;
+            rest = (rest * 2).min(every);
             let mut silent = vec![false; self.routes.addresses().len()];
             for route in self.routes.routes() {
                 for (place, &server) in route.servers().iter().enumerate() {
@@ -95,8 +101,6 @@ impl Upstreams {
                     }
                 }
             }
-            sleep(rest).await;
-            rest = (rest * 2).min(every);
         }
     }
 
