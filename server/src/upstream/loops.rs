@@ -133,14 +133,13 @@ impl Upstreams {
             true => "all names".into(),
             false => format!("names below {}", route.zone),
         };
-        match loops {
-            true => tracing::warn!(
+        if loops {
+            tracing::warn!(
                 "upstream {address} forwards {names} back to this server: it is not asked for them \
                  any more; change its configuration or this server's"
-            ),
-            false => {
-                tracing::info!("upstream {address} forwards {names} here no more: asked again")
-            }
+            );
+        } else {
+            tracing::info!("upstream {address} forwards {names} here no more: asked again");
         }
     }
 }
