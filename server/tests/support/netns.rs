@@ -72,8 +72,12 @@ pub enum Fault {
     BlackHole,
     /// A router says that the host cannot be reached.
     Unreachable,
+    /// A packet filter forbids it, and says so.
+    Rejected,
     /// The upstream's process has ended: its port is closed.
     Stopped,
+    /// So many of a hundred questions get lost.
+    Loss(u8),
 }
 
 /// The upstreams and the ways to them.
@@ -108,7 +112,9 @@ impl Network {
             Fault::Cut => run(&["ip", "link", "set", &site.link(), "down"]),
             Fault::BlackHole => site.run(&["ip", "route", "add", "blackhole", &site.near()]),
             Fault::Unreachable => run(&["ip", "route", "add", "unreachable", &site.far()]),
+            Fault::Rejected => site.filter("reject with icmp type admin-prohibited"),
             Fault::Stopped => site.knot = None,
+            Fault::Loss(percent) => site.filter(&format!("numgen random mod 100 < {percent} drop")),
         }
     }
 
@@ -119,6 +125,7 @@ impl Network {
             Fault::Cut => run(&["ip", "link", "set", &site.link(), "up"]),
             Fault::BlackHole => site.run(&["ip", "route", "del", "blackhole", &site.near()]),
             Fault::Unreachable => run(&["ip", "route", "del", "unreachable", &site.far()]),
+            Fault::Rejected | Fault::Loss(_) => site.run(&["nft", "delete table ip fault"]),
             Fault::Stopped => site.start(),
         }
     }
@@ -190,6 +197,13 @@ impl Site {
         command
     }
 
+    /// What becomes of the questions that come in at the upstream.
+    fn filter(&self, verdict: &str) {
+        self.run(&["nft", "add table ip fault"]);
+        self.run(&["nft", "add chain ip fault in { type filter hook input priority 0; }"]);
+        self.run(&["nft", &format!("add rule ip fault in {verdict}")]);
+    }
+
     fn run(&self, command: &[&str]) {
         let mut inside = self.inside();
         inside.args(command);
@@ -212,7 +226,7 @@ fn run(command: &[&str]) {
 }
 
 fn finish(mut command: Command) {
-    let output = command.output().expect("iproute2 and util-linux are installed");
+    let output = command.output().expect("`make test` installs iproute2 and nftables");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {error}");
 }
