@@ -19,7 +19,6 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use rand::RngExt;
 use swiftlet_parser::key::{Key, KeyBuf, Seed, Variant};
 use swiftlet_parser::name::Name;
 use swiftlet_parser::rr::{Class, Type};
@@ -96,7 +95,7 @@ impl Upstreams {
             for route in self.routes.routes() {
                 for (place, &server) in route.servers().iter().enumerate() {
                     if !silent[server] {
-                        silent[server] = !self.probe(seed, route, place).await;
+                        silent[server] = !self.look_for_loop(seed, route, place).await;
                         sleep(GAP).await;
                     }
                 }
@@ -106,8 +105,8 @@ impl Upstreams {
 
     /// Asks one server of a route, and notes whether the question comes back. Returns false if the server
     /// said nothing, from which nothing follows.
-    async fn probe(&self, seed: &Seed, route: &Route, place: usize) -> bool {
-        let number = self.random.borrow_mut().random_range(1..=u64::MAX);
+    async fn look_for_loop(&self, seed: &Seed, route: &Route, place: usize) -> bool {
+        let number = rand::random_range(1..=u64::MAX);
         let Some(name) = name_of(number, &route.zone) else {
             return true;
         };
