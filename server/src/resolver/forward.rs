@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use swiftlet_parser::edns::ExtendedError;
 use swiftlet_parser::key::Key;
+use swiftlet_parser::rr::Rcode;
 use tokio::time::Instant;
 
 use super::{Outcome, Resolver, store};
@@ -21,7 +22,15 @@ const MIN_TRY: Duration = Duration::from_millis(5);
 /// Asks the upstreams, best first, and stores what it gets.
 pub(super) async fn forward(resolver: &Resolver, key: &Key<'_>) -> Outcome {
     let deadline = Instant::now() + resolver.upstreams.timeout();
-    let order = resolver.upstreams.order();
+    if resolver.upstreams.is_own_probe(key) {
+        let text = "this server asked that itself: a forwarding loop";
+        return Outcome::Failure { rcode: Rcode::REFUSED, error: ExtendedError::OTHER, text };
+    }
+    let order = resolver.upstreams.order(key);
+    if order.is_empty() {
+        let text = "every upstream for this name forwards back to this server";
+        return Outcome::servfail(ExtendedError::OTHER, text);
+    }
     let tries = order.len().clamp(2, MAX_TRIES);
     let mut last = Failure::Timeout;
     let flushes = resolver.service.flushes.count();

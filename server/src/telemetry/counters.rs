@@ -96,6 +96,8 @@ counters! {
     UpstreamRefusals: "upstream_failures" {"cause" = "rcode"}, "Tries answered with SERVFAIL, REFUSED and the like";
     UpstreamMalformed: "upstream_failures" {"cause" = "malformed"}, "Tries answered with something that is no answer";
     UpstreamWrongReplies: "upstream_wrong_replies", "Datagrams on an upstream socket that did not answer its question";
+    LoopProbes: "loop_probes", "Questions asked to find upstreams that forward back to this server";
+    LoopProbesReturned: "loop_probes_returned", "Those of them that came back";
     Turns: "worker_turns", "Turns of the worker's loop";
 }
 

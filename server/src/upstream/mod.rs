@@ -4,9 +4,14 @@
 //! random port with a random ID, and over TCP when the answer was truncated or the UDP socket drew
 //! replies that were not ours to expect. What is known of each server is shared by all workers.
 
+mod loops;
 mod tcp;
 mod udp;
+mod zones;
 
+pub use zones::Routes;
+
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -101,6 +106,8 @@ impl Servers {
 #[derive(Debug)]
 pub struct Upstreams {
     servers: Servers,
+    /// Which of them a question may go to.
+    routes: Arc<Routes>,
     /// Draws ports and IDs, each from the full range: a share of it per worker would be guessed faster.
     random: RefCell<StdRng>,
     timeout: Duration,
@@ -119,7 +126,17 @@ impl Upstreams {
         clock: Clock,
         tally: Tally,
     ) -> Self {
-        Self { servers, random: RefCell::new(rand::make_rng()), timeout, udp_size, clock, tally }
+        let addresses: Vec<_> = servers.0.iter().map(|server| server.address).collect();
+        let routes = Arc::new(Routes::new(&addresses, []));
+        let random = RefCell::new(rand::make_rng());
+        Self { servers, routes, random, timeout, udp_size, clock, tally }
+    }
+
+    /// The same with other routes than all names to all servers; the servers are those of
+    /// [`Routes::addresses`].
+    #[must_use]
+    pub fn routed(self, routes: Arc<Routes>) -> Self {
+        Self { routes, ..self }
     }
 
     /// How long a question may take, in all its tries.
@@ -128,16 +145,29 @@ impl Upstreams {
         self.timeout
     }
 
+    /// The servers that a question may go to, in the order of preference: those of the longest forward
+    /// zone that its name is in. None if all of them forward back to this server.
+    #[must_use]
+    pub fn candidates(&self, key: &Key<'_>) -> Cow<'_, [usize]> {
+        self.routes.candidates(key)
+    }
+
+    /// Whether the question is for the parent of a forward zone: DS at the zone's name.
+    #[must_use]
+    pub fn is_of_a_parent(&self, key: &Key<'_>) -> bool {
+        self.routes.is_of_a_parent(key)
+    }
+
     /// Whom to ask, best first: as configured, but those that are avoided last.
     #[must_use]
-    pub fn order(&self) -> Vec<usize> {
+    pub fn order(&self, key: &Key<'_>) -> Vec<usize> {
         let servers = &self.servers.0;
         let now_ms = self.clock.now().boot_ms;
         let avoided = |&server: &usize| {
             let until_ms = servers[server].avoided_until_ms.load(Relaxed);
             if until_ms > now_ms { until_ms } else { 0 }
         };
-        let mut order: Vec<usize> = (0..servers.len()).collect();
+        let mut order = self.candidates(key).into_owned();
         order.sort_by_key(avoided);
         order
     }
