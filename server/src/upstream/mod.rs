@@ -4,6 +4,8 @@
 //! with a random ID ([`ports`], [`udp`]), and over TCP when the answer was truncated or replies came that
 //! were not ours to expect ([`tcp`]). What is known of each server is shared by all workers.
 
+#[cfg(test)]
+mod fake;
 mod habits;
 mod ports;
 mod tcp;

@@ -401,3 +401,6 @@ impl Drop for Asking<'_> {
         self.connection.leave(self.id, self.number);
     }
 }
+
+#[cfg(test)]
+mod tests;
