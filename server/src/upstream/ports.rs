@@ -252,7 +252,9 @@ impl Ports {
     pub(super) fn leave(&mut self, port: usize, id: u16, answered: bool) {
         let Some(held) = self.open.get_mut(port) else { return };
         let carried = usize::from(held.carried);
-        let Some(at) = held.ids[..carried].iter().position(|&carried| carried == id) else { return };
+        let Some(at) = held.ids[..carried].iter().position(|&carried| carried == id) else {
+            return;
+        };
         if held.questions[at] == NONE {
             return;
         }

@@ -222,7 +222,12 @@ impl Connection {
     }
 
     /// Puts a question on its way. `None` if the connection has ended or the key is none.
-    fn enter(&self, key: &Key<'_>, form: Form, random: &mut StdRng) -> Option<(Asking<'_>, Answer)> {
+    fn enter(
+        &self,
+        key: &Key<'_>,
+        form: Form,
+        random: &mut StdRng,
+    ) -> Option<(Asking<'_>, Answer)> {
         let state = &mut *self.state.borrow_mut();
         if state.ended.is_some() {
             return None;
@@ -303,11 +308,7 @@ impl Connection {
         }
     }
 
-    async fn read(
-        &self,
-        mut reader: BufReader<ReadHalf<'_>>,
-        tally: &Tally,
-    ) -> io::Result<Ending> {
+    async fn read(&self, mut reader: BufReader<ReadHalf<'_>>, tally: &Tally) -> io::Result<Ending> {
         loop {
             let mut length = [0; LENGTH_LEN];
             reader.read_exact(&mut length).await?;
@@ -335,8 +336,7 @@ impl Connection {
             return true;
         };
         let has_edns = answer.is_some_and(|response| response.has_edns());
-        let not_understood =
-            waiting.form.may_fall_back && !has_edns && is_not_understood(rcode);
+        let not_understood = waiting.form.may_fall_back && !has_edns && is_not_understood(rcode);
         let echo = answer.map(|response| response.echo_of(waiting.query.as_bytes()));
         let end = match echo {
             Some(None) => Err(Ending::WrongReply),

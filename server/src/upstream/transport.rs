@@ -139,3 +139,6 @@ fn is_good(reply: &Reply) -> bool {
     Response::parse(reply.message())
         .is_ok_and(|response| matches!(response.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN))
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,7 +160,12 @@ impl Query {
 }
 
 impl Udp {
-    pub(super) fn new(servers: Servers, slots: usize, budget: Rc<Budget>, tally: Tally) -> Rc<Self> {
+    pub(super) fn new(
+        servers: Servers,
+        slots: usize,
+        budget: Rc<Budget>,
+        tally: Tally,
+    ) -> Rc<Self> {
         let table = Table {
             ports: Ports::new(slots, budget, tally.clone()),
             questions: Slab::new(),
@@ -312,7 +317,8 @@ impl Udp {
         let Some(held) = table.ports.get_mut(port) else { return };
         match held.socket.recv(&mut *table.scratch) {
             Ok(len) => self.received(table, port, len, now),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             // The network or the server's host refused: it does not say which question.
             Err(_) => table.fail(port),
         }

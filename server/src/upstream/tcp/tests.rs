@@ -29,7 +29,8 @@ impl Fixture {
     }
 
     fn ask(&self, name: &str) -> JoinHandle<Result<Answered, Failure>> {
-        let (tcp, udp, question) = (Rc::clone(&self.tcp), Rc::clone(&self.udp), Question::new(name));
+        let (tcp, udp, question) =
+            (Rc::clone(&self.tcp), Rc::clone(&self.udp), Question::new(name));
         tokio::task::spawn_local(async move { tcp.exchange(0, &question.key(), FORM, &udp).await })
     }
 
@@ -72,7 +73,9 @@ fn questions_are_pipelined_and_answered_in_any_order() {
             write_framed(&mut stream, &answer(query)).await;
         }
         for (number, task) in tasks.into_iter().enumerate() {
-            let Ok(Answered::Whole(reply)) = within(task).await.unwrap() else { panic!("{number}") };
+            let Ok(Answered::Whole(reply)) = within(task).await.unwrap() else {
+                panic!("{number}")
+            };
             let name = format!("n{number}");
             assert!(reply.message()[13..].to_ascii_lowercase().starts_with(name.as_bytes()));
             assert!(reply.over_tcp);

@@ -12,7 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FORM: Form = Form { edns: Some(1232), may_fall_back: true, random_case: true };
 
 /// Enough letters that a name is never all in lower case by chance.
-const NAME: &str = "a-name-with-a-great-many-letters-in-it.of-which-some-are-in-upper-case.example.";
+const NAME: &str =
+    "a-name-with-a-great-many-letters-in-it.of-which-some-are-in-upper-case.example.";
 
 struct Fixture {
     udp: Rc<Udp>,
@@ -79,7 +80,9 @@ fn many_questions_at_once_each_get_their_own_answer() {
             server.send_to(&answer(query), from).await.unwrap();
         }
         for (number, task) in tasks.into_iter().enumerate() {
-            let Ok(Answered::Whole(reply)) = within(task).await.unwrap() else { panic!("{number}") };
+            let Ok(Answered::Whole(reply)) = within(task).await.unwrap() else {
+                panic!("{number}")
+            };
             let name = format!("n{number}");
             assert!(reply.message()[13..].to_ascii_lowercase().starts_with(name.as_bytes()));
             assert!(!reply.over_tcp && reply.took < PATIENCE);
