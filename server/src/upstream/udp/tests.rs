@@ -103,7 +103,7 @@ fn a_question_that_is_given_up_leaves_nothing_and_its_reply_is_late() {
         for _ in &given_up {
             queries.push(within(fake::query(&server)).await);
         }
-        given_up.iter().for_each(|task| task.abort());
+        given_up.iter().for_each(tokio::task::JoinHandle::abort);
         fixture.until(|| fixture.waiting() == 0).await;
         for (query, from) in &queries {
             server.send_to(&answer(query), from).await.unwrap();
