@@ -8,6 +8,7 @@
 mod fake;
 mod habits;
 mod ports;
+mod question;
 mod tcp;
 mod transport;
 mod udp;

@@ -28,7 +28,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::habits::Sign;
 use super::ports::{Budget, Share, is_exhausted};
-use super::udp::{Answered, Form, Query, Udp, is_not_understood};
+use super::question::{Answered, Form, Query, is_not_understood};
+use super::udp::Udp;
 use super::{Failure, Reply, Servers};
 use crate::telemetry::{Counter, Tally};
 

@@ -17,8 +17,9 @@ use swiftlet_parser::rr::Rcode;
 
 use super::habits::Sign;
 use super::ports::{Budget, SLOTS_IN_ALL};
+use super::question::{Answered, Form};
 use super::tcp::Connections;
-use super::udp::{Answered, Form, Udp};
+use super::udp::Udp;
 use super::{Failure, Reply, Servers};
 use crate::telemetry::{Counter, Tally};
 

@@ -14,22 +14,20 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rand::RngExt;
 use rand::rngs::StdRng;
 use slab::Slab;
 use swiftlet_net::watch_set::{MAX_EVENTS, WatchSet};
-use swiftlet_parser::key::{CaseBits, Key};
-use swiftlet_parser::message::{write_plain_query, write_query};
-use swiftlet_parser::response::{Echo, Response, bare_error};
-use swiftlet_parser::rr::{HEADER_LEN, Rcode};
+use swiftlet_parser::key::Key;
+use swiftlet_parser::rr::HEADER_LEN;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::habits::{Habits, Sign};
+use super::habits::Habits;
 use super::ports::{Budget, Ports, Whose};
-use super::{Failure, Reply, Servers};
+use super::question::{Answered, Form, Query, Question, State, Verdict};
+use super::{Failure, Servers};
 use crate::telemetry::{Counter, Tally};
 
 /// Wrong replies to one question after which it is asked over TCP, where nobody can guess along.
@@ -38,40 +36,11 @@ const MAX_WRONG_REPLIES: u8 = 8;
 /// The longest reply: what the largest UDP size asks for. A longer one is cut, and no answer then.
 const MAX_REPLY_LEN: usize = 4096;
 
-/// The longest query: header, question, OPT.
-pub(super) const MAX_QUERY_LEN: usize = HEADER_LEN + 255 + 4 + 11;
-
 /// How long a reply is waited for after one that was wrong in nothing but its letter case.
 const CASE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How often idle ports are looked for while some are open.
 const SWEEP: Duration = Duration::from_secs(1);
-
-/// What a server said.
-#[derive(Debug)]
-pub(super) enum Answered {
-    /// A whole message.
-    Whole(Reply),
-    /// An answer with TC set.
-    Truncated,
-    /// Too many replies that did not fit.
-    Suspicious,
-    /// This code, without repeating the question.
-    Refused(Rcode),
-    /// FORMERR or NOTIMP to a question with EDNS (RFC 6891 §7).
-    NotUnderstood(Rcode, Sign),
-}
-
-/// How a question is put.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Form {
-    /// The UDP size offered in an OPT record, if there is one.
-    pub(super) edns: Option<u16>,
-    /// Whether a refusal may be for the OPT record.
-    pub(super) may_fall_back: bool,
-    /// Whether letters get a random case.
-    pub(super) random_case: bool,
-}
 
 /// One worker's questions over UDP.
 #[derive(Debug)]
@@ -93,70 +62,6 @@ struct Table {
     random: StdRng,
     /// Where datagrams are received.
     scratch: Box<[u8; MAX_REPLY_LEN]>,
-}
-
-/// A question that somebody waits for.
-#[derive(Debug)]
-struct Question {
-    server: u32,
-    port: u32,
-    id: u16,
-    /// As it was sent.
-    query: Query,
-    may_fall_back: bool,
-    wrong: u8,
-    sent: Instant,
-    state: State,
-    waker: Option<Waker>,
-}
-
-#[derive(Debug)]
-enum State {
-    Waiting,
-    /// A reply was wrong in its letter case alone.
-    Doubtful,
-    Ended(Result<Answered, Failure>),
-    /// The end was taken.
-    Taken,
-}
-
-/// A query as it was sent.
-#[derive(Debug)]
-pub(super) struct Query {
-    bytes: [u8; MAX_QUERY_LEN],
-    len: u16,
-    /// Some letter of the name is upper case.
-    has_upper: bool,
-}
-
-impl Query {
-    /// The question of `key`; `None` if the key is none.
-    pub(super) fn write(id: u16, key: &Key<'_>, form: Form, random: &mut StdRng) -> Option<Self> {
-        let mut bytes = [0; MAX_QUERY_LEN];
-        let len = match form.edns {
-            Some(udp_size) => write_query(&mut bytes, id, key, udp_size)?,
-            None => write_plain_query(&mut bytes, id, key)?,
-        };
-        let name = bytes.get_mut(HEADER_LEN..HEADER_LEN + key.qname().len())?;
-        if form.random_case {
-            let mut bits = [0; 4];
-            for (word, _) in bits.iter_mut().zip(name.chunks(64)) {
-                *word = random.random();
-            }
-            CaseBits::new(bits).apply(name);
-        }
-        let has_upper = name.iter().any(u8::is_ascii_uppercase);
-        Some(Self { bytes, len: len as u16, has_upper })
-    }
-
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
-    }
-
-    /// Whether the name has letters in upper case, so that a reply shows whether it keeps them.
-    pub(super) fn has_upper(&self) -> bool {
-        self.has_upper
-    }
 }
 
 impl Udp {
@@ -216,6 +121,8 @@ impl Udp {
         form: Form,
     ) -> Result<Asking<'_>, Failure> {
         let set = self.start()?;
+        // Whatever comes of it, a port may be opened.
+        self.start_sweeping();
         let address = self.servers.address(server);
         let renewals = self.habits(server).renewals();
         let mut table = self.table.borrow_mut();
@@ -233,21 +140,11 @@ impl Udp {
                 table.fail(port);
                 continue;
             }
-            let question = table.questions.insert(Question {
-                server: server as u32,
-                port: port as u32,
-                id,
-                query,
-                may_fall_back: form.may_fall_back,
-                wrong: 0,
-                sent,
-                state: State::Waiting,
-                waker: None,
-            });
+            let question =
+                table.questions.insert(Question::new(server, port, id, query, form, sent));
             if let Some(held) = table.ports.get_mut(port) {
                 held.enter(id, question);
             }
-            self.start_sweeping();
             return Ok(Asking { udp: self, question });
         }
         Err(Failure::Network)
@@ -351,72 +248,6 @@ impl Udp {
     }
 }
 
-/// What a datagram is to the question whose ID it has.
-enum Verdict {
-    /// Its end.
-    Answer,
-    /// Wrong in the letter case of the name alone.
-    OtherCase,
-    /// None of its.
-    Wrong,
-}
-
-impl Question {
-    /// Holds a datagram against the question, and ends it with what fits.
-    fn judge(&mut self, message: &[u8], port: u16, habits: &Habits, now: Instant) -> Verdict {
-        // Some servers refuse without repeating the question (RFC 8906); that may end this try.
-        if let Some((_, rcode)) = bare_error(message) {
-            self.end(Ok(match self.may_fall_back && is_not_understood(rcode) {
-                true => Answered::NotUnderstood(rcode, Sign::Port(port)),
-                false => Answered::Refused(rcode),
-            }));
-            return Verdict::Answer;
-        }
-        let Ok(response) = Response::parse(message) else { return Verdict::Wrong };
-        match response.echo_of(self.query.as_bytes()) {
-            None => return Verdict::Wrong,
-            Some(Echo::OtherCase) if habits.keeps_case() => {
-                self.state = State::Doubtful;
-                self.wake();
-                return Verdict::OtherCase;
-            }
-            Some(Echo::Exact) if self.query.has_upper() => habits.note_case(true),
-            Some(_) => {}
-        }
-        if response.has_edns() {
-            habits.note_edns();
-        }
-        let rcode = response.rcode();
-        self.end(Ok(if response.flags().tc() {
-            Answered::Truncated
-        } else if self.may_fall_back && !response.has_edns() && is_not_understood(rcode) {
-            Answered::NotUnderstood(rcode, Sign::Port(port))
-        } else {
-            let took = now.saturating_duration_since(self.sent);
-            Answered::Whole(Reply::copied(message, took))
-        }));
-        Verdict::Answer
-    }
-
-    fn end(&mut self, end: Result<Answered, Failure>) {
-        if self.state.is_open() {
-            self.state = State::Ended(end);
-            self.wake();
-        }
-    }
-
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
-/// The codes by which a server without EDNS refuses a question with it (RFC 6891 §7).
-pub(super) fn is_not_understood(rcode: Rcode) -> bool {
-    matches!(rcode, Rcode::FORMERR | Rcode::NOTIMP)
-}
-
 impl Table {
     /// Ends all questions on a port, whose socket told of an error.
     fn fail(&mut self, port: usize) {
@@ -445,16 +276,6 @@ impl Table {
         question.end(end);
         let (port, id) = (question.port as usize, question.id);
         self.ports.leave(port, id, false);
-    }
-}
-
-impl State {
-    fn is_waiting(&self) -> bool {
-        matches!(self, Self::Waiting)
-    }
-
-    fn is_open(&self) -> bool {
-        matches!(self, Self::Waiting | Self::Doubtful)
     }
 }
 

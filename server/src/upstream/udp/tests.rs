@@ -6,6 +6,7 @@ use tokio::task::{LocalSet, yield_now};
 use super::*;
 use crate::telemetry::Board;
 use crate::upstream::fake::{self, Question as Asked, answer, in_lower_case, refusal};
+use crate::upstream::habits::Sign;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
