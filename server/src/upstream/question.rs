@@ -152,7 +152,8 @@ impl Question {
     ) -> Verdict {
         // Some servers refuse without repeating the question (RFC 8906); that may end this try.
         if let Some((_, rcode)) = bare_error(message) {
-            self.end(Ok(match self.may_fall_back && is_not_understood(rcode) {
+            let is_plain = !has_additional(message);
+            self.end(Ok(match self.may_fall_back && is_plain && is_not_understood(rcode) {
                 true => Answered::NotUnderstood(rcode, Sign::Port(port)),
                 false => Answered::Refused(rcode),
             }));
@@ -196,6 +197,11 @@ impl Question {
             waker.wake();
         }
     }
+}
+
+/// Whether a message announces additional records, among which an OPT record would be.
+pub(super) fn has_additional(message: &[u8]) -> bool {
+    message.get(HEADER_LEN - 2..HEADER_LEN).is_some_and(|count| count != [0, 0])
 }
 
 /// The codes by which a server without EDNS refuses a question with it (RFC 6891 §7).

@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::habits::Sign;
 use super::ports::{Budget, Share, is_exhausted};
-use super::question::{Answered, Form, Query, is_not_understood};
+use super::question::{Answered, Form, Query, has_additional, is_not_understood};
 use super::udp::Udp;
 use super::{Failure, Reply, Servers};
 use crate::telemetry::{Counter, Tally};
@@ -336,7 +336,10 @@ impl Connection {
             tally.inc(Counter::UpstreamLateReplies);
             return true;
         };
-        let has_edns = answer.is_some_and(|response| response.has_edns());
+        let has_edns = match answer {
+            Some(response) => response.has_edns(),
+            None => has_additional(&message),
+        };
         let not_understood = waiting.form.may_fall_back && !has_edns && is_not_understood(rcode);
         let echo = answer.map(|response| response.echo_of(waiting.query.as_bytes()));
         let end = match echo {

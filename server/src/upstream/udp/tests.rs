@@ -222,7 +222,7 @@ fn a_refusal_without_an_opt_record_may_be_for_ours() {
             let mut reply = refusal(&query, rcode);
             if bare {
                 reply.truncate(12);
-                reply[5] = 0;
+                (reply[5], reply[11]) = (0, 0);
             }
             server.send_to(&reply, from).await.unwrap();
             let end = within(task).await.unwrap();
