@@ -105,7 +105,8 @@ impl Transport {
             Err(Trouble::Failed(failure)) => Err(failure),
             Err(Trouble::NotUnderstood(rcode, sign)) => {
                 self.tally.inc(Counter::UpstreamEdnsFallbacks);
-                let reply = match self.ask_as(server, key, plain).await {
+                // Every question carries the room of this future with it: what is rare gets its own.
+                let reply = match Box::pin(self.ask_as(server, key, plain)).await {
                     Ok(reply) => reply,
                     Err(Trouble::Failed(failure)) => return Err(failure),
                     Err(Trouble::NotUnderstood(..)) => return Err(Failure::Rcode(rcode)),
@@ -121,7 +122,7 @@ impl Transport {
     async fn ask_as(&self, server: usize, key: &Key<'_>, form: Form) -> Result<Reply, Trouble> {
         let answered = match self.udp.exchange(server, key, form).await? {
             Answered::Truncated | Answered::Suspicious => {
-                self.tcp.exchange(server, key, form, &self.udp).await?
+                Box::pin(self.tcp.exchange(server, key, form, &self.udp)).await?
             }
             answered => answered,
         };

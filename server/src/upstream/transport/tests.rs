@@ -195,3 +195,17 @@ fn the_case_is_not_random_when_it_is_switched_off() {
         assert!(end.is_ok());
     });
 }
+
+/// The future of a question is moved and kept for each one in flight.
+#[test]
+fn a_question_takes_little_room() {
+    run(async {
+        let (board, servers) = (Board::new(1), Servers::new(&["127.0.0.1:9".parse().unwrap()]));
+        let means = Means::default();
+        let transport = Transport::new(servers, means, 1232, Clock::default(), board.tally(0));
+        let question = Question::new(NAME);
+        let key = question.key();
+        let size = size_of_val(&transport.ask(0, &key));
+        assert!(size <= 512, "{size} bytes");
+    });
+}
