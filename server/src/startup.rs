@@ -229,7 +229,7 @@ impl Plan {
             let udp_size = service.edns.udp_size;
             let upstreams =
                 Upstreams::new(servers, timeout, udp_size, clock.clone(), tally.clone())
-                    .with(means);
+                    .with_means(means);
             let resolver = Resolver::new(
                 Arc::clone(&service),
                 upstreams,

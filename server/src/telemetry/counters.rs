@@ -95,8 +95,8 @@ counters! {
     UpstreamNoSocket: "upstream_failures" {"cause" = "local"}, "Tries for which this process had no socket or port";
     UpstreamRefusals: "upstream_failures" {"cause" = "rcode"}, "Tries answered with SERVFAIL, REFUSED and the like";
     UpstreamMalformed: "upstream_failures" {"cause" = "malformed"}, "Tries answered with something that is no answer";
-    UpstreamOnlyWrongReplies: "upstream_failures" {"cause" = "wrong_replies"}, "Tries that drew answers to other questions only, over TCP too";
-    UpstreamStreamFailures: "upstream_failures" {"cause" = "stream"}, "Tries that needed TCP, which was refused or broke";
+    UpstreamMismatches: "upstream_failures" {"cause" = "wrong_replies"}, "Tries answered with answers to other questions only";
+    UpstreamStreams: "upstream_failures" {"cause" = "stream"}, "Tries whose TCP connection was refused, closed or broken";
     UpstreamLateReplies: "upstream_late_replies", "Replies from upstreams to questions that nobody waited for any more";
     UpstreamEdnsFallbacks: "upstream_edns_fallbacks", "Questions asked again without EDNS because the upstream did not understand it";
     UpstreamConnections: "upstream_connections", "TCP connections to upstreams begun";

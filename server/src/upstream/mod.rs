@@ -63,8 +63,8 @@ impl Failure {
             Self::NoSocket => Counter::UpstreamNoSocket,
             Self::Rcode(_) => Counter::UpstreamRefusals,
             Self::Malformed => Counter::UpstreamMalformed,
-            Self::WrongReplies => Counter::UpstreamOnlyWrongReplies,
-            Self::Stream => Counter::UpstreamStreamFailures,
+            Self::WrongReplies => Counter::UpstreamMismatches,
+            Self::Stream => Counter::UpstreamStreams,
         }
     }
 }
@@ -161,8 +161,8 @@ impl Upstreams {
 
     /// The same with other means than the default.
     #[must_use]
-    pub fn with(self, means: Means) -> Self {
-        Self { transport: self.transport.with(means), ..self }
+    pub fn with_means(self, means: Means) -> Self {
+        Self { transport: self.transport.with_means(means), ..self }
     }
 
     /// How long a question may take, in all its tries.

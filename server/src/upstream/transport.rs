@@ -87,7 +87,7 @@ impl Transport {
     }
 
     /// As it is for other means.
-    pub(super) fn with(self, means: Means) -> Self {
+    pub(super) fn with_means(self, means: Means) -> Self {
         Self::new(self.servers, means, self.udp_size, self.clock, self.tally)
     }
 
