@@ -28,3 +28,4 @@ pub use clock::{Clock, Now};
 pub use pool::PooledBuf;
 pub use route::Route;
 pub use socket::{Listener, OpenError};
+pub use sys::watch_set;

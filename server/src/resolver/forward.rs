@@ -65,6 +65,10 @@ fn explain(failure: Failure) -> (ExtendedError, &'static str) {
         Failure::Timeout => (ExtendedError::NO_REACHABLE_AUTHORITY, "no upstream answered in time"),
         Failure::Network => (ExtendedError::NETWORK_ERROR, "no upstream could be reached"),
         Failure::Rcode(_) => (ExtendedError::OTHER, "the upstreams could not answer"),
+        Failure::WrongReplies => {
+            (ExtendedError::INVALID_DATA, "an upstream answered another question")
+        }
+        Failure::Stream => (ExtendedError::NETWORK_ERROR, "an upstream's TCP does not work"),
         Failure::Malformed => (ExtendedError::INVALID_DATA, "an upstream's answer made no sense"),
         Failure::NoSocket => (ExtendedError::OTHER, "no socket could be opened"),
     }

@@ -95,6 +95,13 @@ counters! {
     UpstreamNoSocket: "upstream_failures" {"cause" = "local"}, "Tries for which this process had no socket or port";
     UpstreamRefusals: "upstream_failures" {"cause" = "rcode"}, "Tries answered with SERVFAIL, REFUSED and the like";
     UpstreamMalformed: "upstream_failures" {"cause" = "malformed"}, "Tries answered with something that is no answer";
+    UpstreamMismatches: "upstream_failures" {"cause" = "wrong_replies"}, "Tries answered with answers to other questions only";
+    UpstreamStreams: "upstream_failures" {"cause" = "stream"}, "Tries whose TCP connection was refused, closed or broken";
+    UpstreamLateReplies: "upstream_late_replies", "Replies from upstreams to questions that nobody waited for any more";
+    UpstreamEdnsFallbacks: "upstream_edns_fallbacks", "Questions asked again without EDNS because the upstream did not understand it";
+    UpstreamConnections: "upstream_connections", "TCP connections to upstreams begun";
+    UpstreamPorts: "upstream_ports", "UDP ports opened for questions to upstreams";
+    UpstreamPortsFull: "upstream_ports_full", "Questions to upstreams that found no socket within the limit of open files";
     UpstreamWrongReplies: "upstream_wrong_replies", "Datagrams on an upstream socket that did not answer its question";
     LoopProbes: "loop_probes", "Questions asked to find upstreams that forward back to this server";
     LoopProbesReturned: "loop_probes_returned", "Those of them that came back";

@@ -1,30 +1,37 @@
 //! Upstreams: the servers that questions are forwarded to, and one try at one of them.
 //!
-//! [`Upstreams::order`] says whom to ask, best first; [`Upstreams::ask`] asks: over UDP from a fresh
-//! random port with a random ID, and over TCP when the answer was truncated or the UDP socket drew
-//! replies that were not ours to expect. What is known of each server is shared by all workers.
+//! [`Upstreams::order`] says whom to ask, best first; [`Upstreams::ask`] asks: over UDP from a random port
+//! with a random ID ([`ports`], [`udp`]), and over TCP when the answer was truncated or replies came that
+//! were not ours to expect ([`tcp`]). What is known of each server is shared by all workers.
 
+#[cfg(test)]
+mod fake;
+mod habits;
 mod loops;
+mod ports;
+mod question;
 mod tcp;
+mod transport;
 mod udp;
 mod zones;
 
 pub use zones::Routes;
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use rand::RngExt;
-use rand::rngs::StdRng;
 use swiftlet_net::clock::Clock;
 use swiftlet_net::pool::PooledBuf;
 use swiftlet_parser::key::Key;
 use swiftlet_parser::rr::Rcode;
 use tokio::time::{Instant, timeout_at};
+
+pub use habits::Habits;
+pub use transport::Means;
+use transport::Transport;
 
 use crate::telemetry::{Counter, Tally};
 
@@ -45,6 +52,10 @@ pub enum Failure {
     Rcode(Rcode),
     /// What it answered is no answer to the question.
     Malformed,
+    /// Over TCP too it answered another question.
+    WrongReplies,
+    /// TCP was needed and could not be had, or broke.
+    Stream,
     /// This process could not open a socket: the limit of open files, or no free port was found.
     NoSocket,
 }
@@ -57,6 +68,8 @@ impl Failure {
             Self::NoSocket => Counter::UpstreamNoSocket,
             Self::Rcode(_) => Counter::UpstreamRefusals,
             Self::Malformed => Counter::UpstreamMalformed,
+            Self::WrongReplies => Counter::UpstreamMismatches,
+            Self::Stream => Counter::UpstreamStreams,
         }
     }
 }
@@ -66,9 +79,22 @@ impl Failure {
 pub struct Reply {
     buffer: PooledBuf,
     len: usize,
+    /// The time from when the question was sent until this came.
+    pub took: Duration,
+    /// It came over TCP.
+    pub over_tcp: bool,
+    /// It repeats the name in another letter case.
+    other_case: bool,
 }
 
 impl Reply {
+    /// A reply that came in a datagram.
+    fn copied(message: &[u8], took: Duration) -> Self {
+        let (mut buffer, len) = (PooledBuf::new(message.len()), message.len());
+        buffer.copy_from_slice(message);
+        Self { buffer, len, took, over_tcp: false, other_case: false }
+    }
+
     /// The DNS message.
     #[must_use]
     pub fn message(&self) -> &[u8] {
@@ -83,6 +109,8 @@ pub struct Servers(Arc<[Server]>);
 #[derive(Debug)]
 struct Server {
     address: SocketAddr,
+    /// How it speaks.
+    habits: Habits,
     /// Tries in a row that got no answer.
     failures: AtomicU32,
     /// Until then (as `Now::boot_ms`) others are preferred.
@@ -95,10 +123,19 @@ impl Servers {
     pub fn new(addresses: &[SocketAddr]) -> Self {
         let server = |&address| Server {
             address,
+            habits: Habits::default(),
             failures: AtomicU32::new(0),
             avoided_until_ms: AtomicU64::new(0),
         };
         Self(addresses.iter().map(server).collect())
+    }
+
+    fn address(&self, server: usize) -> SocketAddr {
+        self.0[server].address
+    }
+
+    fn habits(&self, server: usize) -> &Habits {
+        &self.0[server].habits
     }
 }
 
@@ -108,10 +145,8 @@ pub struct Upstreams {
     servers: Servers,
     /// Which of them a question may go to.
     routes: Arc<Routes>,
-    /// Draws ports and IDs, each from the full range: a share of it per worker would be guessed faster.
-    random: RefCell<StdRng>,
+    transport: Transport,
     timeout: Duration,
-    udp_size: u16,
     clock: Clock,
     tally: Tally,
 }
@@ -128,8 +163,15 @@ impl Upstreams {
     ) -> Self {
         let addresses: Vec<_> = servers.0.iter().map(|server| server.address).collect();
         let routes = Arc::new(Routes::new(&addresses, []));
-        let random = RefCell::new(rand::make_rng());
-        Self { servers, routes, random, timeout, udp_size, clock, tally }
+        let (means, own) = (Means::default(), (clock.clone(), tally.clone()));
+        let transport = Transport::new(servers.clone(), means, udp_size, own.0, own.1);
+        Self { servers, routes, transport, timeout, clock, tally }
+    }
+
+    /// The same with other means than the default.
+    #[must_use]
+    pub fn with_means(self, means: Means) -> Self {
+        Self { transport: self.transport.with_means(means), ..self }
     }
 
     /// The same with other routes than all names to all servers; the servers are those of
@@ -192,33 +234,16 @@ impl Upstreams {
         server.avoided_until_ms.store(self.clock.now().boot_ms + avoided_ms, Relaxed);
     }
 
-    /// One try: asks a server and waits at most `share` for its answer.
+    /// One try: asks a server and waits at most `within` for its answer. Must be called inside a `LocalSet`;
+    /// dropped at any moment, it leaves nothing behind.
     pub async fn ask(
         &self,
         server: usize,
         key: &Key<'_>,
-        share: Duration,
+        within: Duration,
     ) -> Result<Reply, Failure> {
-        let address = self.servers.0[server].address;
-        let deadline = Instant::now() + share;
-        let exchange = async {
-            self.tally.inc(Counter::UpstreamQueries);
-            match udp::exchange(self, address, key).await? {
-                udp::Answered::Whole(reply) => Ok(reply),
-                udp::Answered::Truncated | udp::Answered::Suspicious => {
-                    self.tally.inc(Counter::UpstreamTcpQueries);
-                    tcp::exchange(self, address, key).await
-                }
-            }
-        };
+        let deadline = Instant::now() + within;
+        let exchange = self.transport.ask(server, key);
         timeout_at(deadline, exchange).await.unwrap_or(Err(Failure::Timeout))
-    }
-
-    fn random_id(&self) -> u16 {
-        self.random.borrow_mut().random()
-    }
-
-    fn random_port(&self) -> u16 {
-        self.random.borrow_mut().random_range(udp::PORTS)
     }
 }
