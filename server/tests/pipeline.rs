@@ -41,7 +41,9 @@ fn serve_at(service: &Service, packet: &[u8], client: IpAddr, now: Now) -> (Came
     buf[..len].copy_from_slice(&packet[..len]);
     let mut keys = KeyBuf::default();
     let came = match serve(&batch, &mut keys, &mut buf, len, client) {
-        Verdict::Reply(len) => Came::Reply(buf[..len].to_vec()),
+        Verdict::Reply(len) | Verdict::ReplyAndRefresh { len, .. } => {
+            Came::Reply(buf[..len].to_vec())
+        }
         Verdict::Drop(_) => Came::Dropped,
         Verdict::Wait { .. } => Came::Waits,
     };

@@ -46,6 +46,10 @@ pub(super) async fn forward(resolver: &Resolver, key: &Key<'_>) -> Outcome {
             }
         }
     }
+    if last == Failure::NoSocket {
+        // It is this process that is at its limit: nothing to hold against the name.
+        return Outcome::Shed { text: "no socket could be opened" };
+    }
     let (error, text) = explain(last);
     Outcome::servfail(error, text)
 }
