@@ -26,12 +26,7 @@ pub struct Settings {
 impl Settings {
     /// Bytes that the OPT record of the reply to this query takes; 0 when the query had none.
     #[must_use]
-    pub fn room(
-        &self,
-        query: &Query,
-        transport: Transport,
-        explanation: Explanation<'_>,
-    ) -> usize {
+    pub fn room(&self, query: &Query, transport: Transport, explanation: Explanation<'_>) -> usize {
         if query.edns.is_none() {
             return 0;
         }

@@ -60,6 +60,9 @@ impl Flight {
         ask: impl AsyncFnOnce(&Resolver, &Key<'_>) -> Outcome,
     ) -> Outcome {
         let (resolver, begun) = (&*self.resolver, Instant::now());
+        if self.refreshes {
+            resolver.tally.inc(Counter::Prefetches);
+        }
         let flushes = resolver.service.flushes.count();
         let mut asked = pin!(ask(resolver, key));
         let in_time = match spare {

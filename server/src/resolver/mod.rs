@@ -100,30 +100,27 @@ impl Resolver {
         miss: Miss,
         ask: impl AsyncFnOnce(&Self, &Key<'_>) -> Outcome + 'static,
     ) {
-        let Miss { hash, key, waiter } = miss;
+        let Miss { hash, mut key, waiter } = miss;
         let Some(waiter) = waiter else { return self.admit_refresh(hash, key, ask) };
-        let mut joined = self.inflight.borrow_mut().join(hash, key, waiter, false);
-        if let Join::Late(key) = joined {
-            if let Some(stale) = self.stale_of(hash, &key, Staleness::Timeout) {
-                return self.finish_one(hash, key, waiter, stale);
+        let mut with_late = false;
+        // Three rounds at most: late without stale data, then full, then room is there.
+        loop {
+            let joined = self.inflight.borrow_mut().join(hash, key, waiter, with_late);
+            match joined {
+                Join::Started(ticket) => return self.launch(ticket, false, ask),
+                Join::Joined => return self.tally.inc(Counter::Coalesced),
+                Join::Late(back) => match self.stale_of(hash, &back, Staleness::Timeout) {
+                    Some(stale) => return self.finish_one(hash, back, waiter, stale),
+                    None => (key, with_late) = (back, true),
+                },
+                Join::Duplicate(key) => {
+                    return self.finish_one(hash, key, waiter, Outcome::Duplicate);
+                }
+                Join::Full(Counter::FlightsFull, back) if self.make_room() => key = back,
+                Join::Full(limit, key) => {
+                    return self.turn_away(limit, Miss { hash, key, waiter: Some(waiter) });
+                }
             }
-            joined = self.inflight.borrow_mut().join(hash, key, waiter, true);
-        }
-        if let Join::Full(Counter::FlightsFull, key) = joined {
-            if !self.make_room() {
-                return self.turn_away(Counter::FlightsFull, Miss { hash, key, waiter: Some(waiter) });
-            }
-            joined = self.inflight.borrow_mut().join(hash, key, waiter, true);
-        }
-        match joined {
-            Join::Started(ticket) => self.launch(ticket, false, ask),
-            Join::Joined => self.tally.inc(Counter::Coalesced),
-            Join::Duplicate(key) => self.finish_one(hash, key, waiter, Outcome::Duplicate),
-            Join::Full(limit, key) => {
-                self.turn_away(limit, Miss { hash, key, waiter: Some(waiter) });
-            }
-            // Not returned to one who joins late flights as well.
-            Join::Late(key) => self.finish_one(hash, key, waiter, Outcome::overload()),
         }
     }
 
@@ -136,10 +133,7 @@ impl Resolver {
     ) {
         let begun = self.inflight.borrow_mut().refresh(hash, key);
         match begun {
-            Refresh::Started(ticket) => {
-                self.tally.inc(Counter::Prefetches);
-                self.launch(ticket, true, ask);
-            }
+            Refresh::Started(ticket) => self.launch(ticket, true, ask),
             Refresh::InFlight => {}
             Refresh::Full => self.tally.inc(Counter::PrefetchesSkipped),
         }

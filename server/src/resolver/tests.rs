@@ -243,7 +243,8 @@ async fn holds(stage: &Stage, says: Says, row: usize) -> Vec<u64> {
     let mut holds = Vec::new();
     for _ in 0..row {
         let asked = stage.asked.get();
-        stage.ask(b'a', says, SOON).await;
+        // Whole seconds, in which the cache counts how long data is held.
+        stage.ask(b'a', says, Duration::from_secs(1)).await;
         assert_eq!(stage.asked.get(), asked + 1);
         let failed_ms = stage.hands.now().boot_ms;
         let is_held = || {
@@ -256,7 +257,6 @@ async fn holds(stage: &Stage, says: Says, row: usize) -> Vec<u64> {
         while is_held() {
             stage.hands.advance_ms(100);
         }
-        // With data the cache counts in whole seconds of its age, rounded up.
         holds.push((stage.hands.now().boot_ms - failed_ms) / 1000);
     }
     holds
@@ -271,7 +271,7 @@ fn failures_in_a_row_are_remembered_longer_with_data_and_without() {
             }
             let growth = [1, 2, 4, 8, 16, 30, 30];
             assert_eq!(holds(stage, Says::ServFail, growth.len()).await, growth);
-            let (outcome, _) = stage.ask(b'a', Says::Answer, SOON).await;
+            let (outcome, _) = stage.ask(b'a', Says::Answer, Duration::from_secs(1)).await;
             assert!(matches!(outcome, Outcome::Answer { .. }));
             stage.hands.advance_ms(u64::from(TTL_S) * 1000);
             assert_eq!(holds(stage, Says::ServFail, 2).await, [1, 2], "a success ends the row");
@@ -367,7 +367,8 @@ fn a_refresh_asks_once_and_who_comes_meanwhile_joins_it() {
         stage.resolver.put(&key, &answer(&key));
         let due = u64::from(TTL_S) * 900;
         stage.hands.advance_ms(due);
-        let probe = || stage.look(b'a', |found| matches!(found, Lookup::Fresh(hit) if hit.refresh_due));
+        let probe =
+            || stage.look(b'a', |found| matches!(found, Lookup::Fresh(hit) if hit.refresh_due));
         probe();
         assert!(probe());
         for _ in 0..3 {
