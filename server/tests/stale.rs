@@ -280,6 +280,33 @@ fn a_marker_past_its_time_is_not_used() {
     assert!(upstream.asked() > 1);
 }
 
+/// The whole program through an outage: stale answers throughout, and fresh ones within two seconds of its
+/// end, though the name was asked for all the time.
+#[test]
+fn after_an_outage_fresh_answers_flow_within_two_seconds() {
+    let (upstream, mood) = upstream(1);
+    let forward = upstream.address.to_string();
+    let server = Swiftlet::start(&[("FORWARD", forward.as_str()), ("UPSTREAM_TIMEOUT_MS", "300")]);
+    let answer = || ask(server.dns, &with_edns("www.example."));
+    assert_eq!(answer().answers.len(), 1);
+    mood.set(SILENT);
+    let is_held = "stale_answers{why=\"held\"}";
+    let deadline = Instant::now() + PATIENCE;
+    let asked = upstream.asked();
+    while server.metrics().get(is_held) < 100 || upstream.asked() < asked + 6 {
+        assert_eq!(answer().answers.len(), 1);
+        assert!(Instant::now() < deadline, "{} asked", upstream.asked() - asked);
+    }
+    mood.set(ANSWERS);
+    let back = Instant::now();
+    while error_number(&answer()).is_some() {
+        assert!(back.elapsed() < Duration::from_secs(2), "{:?}", back.elapsed());
+    }
+    let metrics = server.settled();
+    assert_eq!(metrics.get("answers{rcode=\"SERVFAIL\"}"), 0);
+    assert_eq!(metrics.get("waits_begun"), metrics.sum("waits"));
+}
+
 /// The whole program: a client over its bound has stale answers for what there is.
 #[test]
 fn a_client_over_its_bound_gets_stale_answers_if_there_are_any() {

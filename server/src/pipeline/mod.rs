@@ -84,8 +84,8 @@ pub const MAX_MESSAGE_LEN: usize = 65_535;
 pub enum Verdict<'k> {
     /// The buffer now holds a reply of this many bytes.
     Reply(usize),
-    /// The same, and the answer's time is almost over: whoever carries the query may have it asked for
-    /// anew, so that it is never missed.
+    /// The same, and the answer's time is over or almost: whoever carries the query may have it asked
+    /// for anew, though nobody waits for that.
     ReplyAndRefresh {
         /// Bytes of the reply.
         len: usize,
@@ -133,21 +133,25 @@ pub fn serve<'k>(
 
     let key = key_of(service, keys, &query, qname);
     let probe = swiftlet_cache::Key { hash: key.hash, bytes: key.bytes };
-    let mut refresh_due = false;
+    let mut refresh = false;
     let reply = service.cache.with(&batch.pin, probe, batch.now.boot_ms, |found| match found {
         Lookup::Fresh(hit) => match Template::from_bytes(hit.answer) {
             Some(template) => {
-                refresh_due = hit.refresh_due && template.min_ttl() >= REFRESH_TTL_MIN_S;
+                refresh = hit.refresh_due && template.min_ttl() >= REFRESH_TTL_MIN_S;
                 Some(batch.shaper.stored(buf, &query, template, hit.age_s))
             }
             None => answer_failure(batch, buf, &query, hit.answer),
         },
-        Lookup::Stale(hit) if hit.retry_held => answer_stale(batch, buf, &query, hit.answer),
+        Lookup::Stale(hit) if hit.retry_held => {
+            // The owner knows whether it is worth while to ask again.
+            refresh = true;
+            answer_stale(batch, buf, &query, hit.answer)
+        }
         Lookup::Stale(_) | Lookup::Miss => None,
     });
     match reply {
         // Who doesn't want recursion causes none.
-        Some(Verdict::Reply(len)) if refresh_due && query.recursion_desired() => {
+        Some(Verdict::Reply(len)) if refresh && query.recursion_desired() => {
             counters.inc(Counter::CacheHits);
             Verdict::ReplyAndRefresh { len, key }
         }

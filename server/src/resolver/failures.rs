@@ -5,7 +5,11 @@
 //! on the packet path. Where there is data the cache notes at the data that asking is no use now
 //! (`Hit::retry_held`), and stale data is answered at once for that time.
 //!
-//! How long: 1 s, doubled with each failure of that key in a row up to [`HOLD_MAX_S`] ([`Streaks`]).
+//! How long: 1 s, doubled with each failure of that key in a row up to [`HOLD_MAX_S`] ([`Streaks`]). An
+//! outage, in which no upstream says anything to anybody, is not held against a key: without data it is
+//! asked again after 1 s, and where there is stale data that is answered at once for [`HOLD_MAX_S`] while
+//! the key is asked again each second for nobody in particular. So nobody waits for what cannot be had,
+//! and answers flow again soon after the outage is over.
 //!
 //! ```text
 //!  0  mark      0xff: a template begins with 0, the high byte of its QDCOUNT
@@ -105,7 +109,10 @@ const FORGOTTEN_AFTER_MS: u64 = 120_000;
 struct Streak {
     hash: u64,
     failed_ms: u64,
+    /// Failures that were the key's own.
     failures: u8,
+    /// The last one was not.
+    is_outage: bool,
 }
 
 impl Default for Streaks {
@@ -115,20 +122,28 @@ impl Default for Streaks {
 }
 
 impl Streaks {
-    /// Notes that a key failed. Returns for how many seconds that is to be remembered. What `grows` not
-    /// is no fault of the key: the row stays as it is, and the time is the shortest.
-    pub(super) fn failed(&mut self, hash: u64, now_ms: u64, grows: bool) -> u32 {
-        if !grows {
+    /// Notes that a key failed. Returns for how many seconds that is to be remembered, which does not
+    /// grow with an outage.
+    pub(super) fn failed(&mut self, hash: u64, now_ms: u64, is_outage: bool) -> u32 {
+        let streak = self.place(hash);
+        let goes_on =
+            streak.hash == hash && now_ms.saturating_sub(streak.failed_ms) < FORGOTTEN_AFTER_MS;
+        let before = if goes_on { streak.failures } else { 0 };
+        let failures = before.saturating_add(u8::from(!is_outage));
+        *streak = Streak { hash, failed_ms: now_ms, failures, is_outage };
+        if is_outage {
             return HOLD_MIN_S;
         }
-        let streak = self.place(hash);
-        let goes_on = streak.hash == hash
-            && now_ms.saturating_sub(streak.failed_ms) < FORGOTTEN_AFTER_MS
-            && streak.failures > 0;
-        let failures = if goes_on { streak.failures.saturating_add(1) } else { 1 };
-        *streak = Streak { hash, failed_ms: now_ms, failures };
         let doublings = u32::from(failures - 1).min(HOLD_MAX_S.ilog2() + 1);
         (HOLD_MIN_S << doublings).min(HOLD_MAX_S)
+    }
+
+    /// Whether a key whose refresh is held back may be asked for again all the same: it failed in an
+    /// outage, and not just now.
+    pub(super) fn may_be_over(&mut self, hash: u64, now_ms: u64) -> bool {
+        let streak = self.place(hash);
+        let again_ms = streak.failed_ms + u64::from(HOLD_MIN_S) * 1000;
+        streak.hash == hash && streak.is_outage && now_ms >= again_ms
     }
 
     /// Ends the row of a key.
@@ -176,22 +191,34 @@ mod tests {
         let mut streaks = Streaks::default();
         let mut now_ms = 5_000;
         for expected_s in [1, 2, 4, 8, 16, 30, 30, 30] {
-            let held_s = streaks.failed(7, now_ms, true);
+            let held_s = streaks.failed(7, now_ms, false);
             assert_eq!(held_s, expected_s);
             now_ms += u64::from(held_s) * 1000;
         }
-        assert_eq!(streaks.failed(7, now_ms, false), 1, "no fault of the key");
-        assert_eq!(streaks.failed(7, now_ms, true), 30);
+        assert_eq!(streaks.failed(7, now_ms, true), 1, "no fault of the key");
+        assert_eq!(streaks.failed(7, now_ms, false), 30);
         for _ in 0..300 {
-            assert_eq!(streaks.failed(7, now_ms, true), 30);
+            assert_eq!(streaks.failed(7, now_ms, false), 30);
         }
         streaks.succeeded(7);
-        assert_eq!(streaks.failed(7, now_ms, true), 1);
-        assert_eq!(streaks.failed(7, now_ms, true), 2);
-        assert_eq!(streaks.failed(7, now_ms + FORGOTTEN_AFTER_MS, true), 1);
+        assert_eq!(streaks.failed(7, now_ms, false), 1);
+        assert_eq!(streaks.failed(7, now_ms, false), 2);
+        assert_eq!(streaks.failed(7, now_ms + FORGOTTEN_AFTER_MS, false), 1);
         // Another key in the same place.
-        assert_eq!(streaks.failed(8, now_ms, true), 1);
+        assert_eq!(streaks.failed(8, now_ms, false), 1);
         streaks.succeeded(7);
-        assert_eq!(streaks.failed(8, now_ms, true), 2);
+        assert_eq!(streaks.failed(8, now_ms, false), 2);
+    }
+
+    #[test]
+    fn only_an_outage_may_be_over_before_the_time() {
+        let mut streaks = Streaks::default();
+        assert!(!streaks.may_be_over(7, 10_000), "nothing is known");
+        streaks.failed(7, 10_000, true);
+        assert!(!streaks.may_be_over(7, 10_999));
+        assert!(streaks.may_be_over(7, 11_000));
+        assert!(!streaks.may_be_over(8, 11_000));
+        streaks.failed(7, 11_000, false);
+        assert!(!streaks.may_be_over(7, 20_000));
     }
 }

@@ -32,7 +32,7 @@ pub(super) const CLIENT_PATIENCE: Duration = Duration::from_millis(1800);
 pub(super) struct Flight {
     pub(super) resolver: Rc<Resolver>,
     pub(super) ticket: Ticket,
-    /// It asks before the answer's time is over.
+    /// It asks for nobody in particular.
     pub(super) refreshes: bool,
     pub(super) landed: bool,
 }

@@ -225,7 +225,7 @@ impl Resolver {
                 Some(failed) => failed.outcome(),
                 None => Outcome::Answer { stored: hit.answer.to_vec(), age_s: hit.age_s },
             }),
-            Lookup::Stale(hit) if hit.retry_held => {
+            Lookup::Stale(hit) if hit.retry_held && !(refreshes && self.may_be_over(key)) => {
                 let stored = hit.answer.to_vec();
                 Known::Outcome(Outcome::Stale { stored, why: Staleness::Held })
             }
@@ -244,6 +244,10 @@ impl Resolver {
         let Some((stored, age_s)) = absent else { return known };
         store::keep_absence(self, key, &stored, age_s, flushes);
         Known::Outcome(Outcome::Answer { stored, age_s })
+    }
+
+    fn may_be_over(&self, key: &Key<'_>) -> bool {
+        self.streaks.borrow_mut().may_be_over(key.hash, self.clock.now().boot_ms)
     }
 
     /// Data whose time is over, if there is any.
@@ -274,16 +278,18 @@ impl Resolver {
     /// their number was `flushes`.
     ///
     /// If no upstream could be reached and none has said anything to this worker in the meantime, that
-    /// is an outage and not this key's fault: its time does not grow, so that answers flow again soon
-    /// after the outage is over.
+    /// is an outage and not this key's fault.
     fn remember(&self, key: &Key<'_>, outcome: &Outcome, begun: Instant, flushes: u64) {
         let Outcome::Failure { rcode, error, text } = outcome else { return };
         if !outcome.is_unreachable() {
             self.heard.set(Some(Instant::now()));
         }
-        let others_heard = self.heard.get().is_some_and(|heard| heard >= begun);
+        let is_outage = self.heard.get().is_none_or(|heard| heard < begun);
         let now_ms = self.clock.now().boot_ms;
-        let hold_s = self.streaks.borrow_mut().failed(key.hash, now_ms, others_heard);
+        let mut hold_s = self.streaks.borrow_mut().failed(key.hash, now_ms, is_outage);
+        if is_outage && self.stale(key, Staleness::Failure).is_some() {
+            hold_s = failures::HOLD_MAX_S;
+        }
         let failed = Failed { rcode: *rcode, error: *error, text };
         store::keep_failure(self, key, &failed, hold_s, flushes);
     }

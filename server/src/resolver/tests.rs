@@ -301,6 +301,33 @@ fn an_outage_is_not_held_against_a_key() {
 }
 
 #[test]
+fn in_an_outage_stale_data_is_given_at_once_and_its_end_is_soon_known() {
+    stage(10, async |stage| {
+        stage.make_stale(b'a');
+        let (outcome, _) = stage.ask(b'a', Says::Unreachable, SOON).await;
+        assert!(is_stale(&outcome, Staleness::Failure), "{outcome:?}");
+        for second in 1..=20 {
+            stage.hands.advance_ms(1000);
+            // As the packet path asks with each stale answer that it gives.
+            stage.admit(b'a', None, Says::Unreachable, SOON);
+            stage.admit(b'a', None, Says::Unreachable, SOON);
+            sleep(SOON * 2).await;
+            stage.admit(b'a', None, Says::Unreachable, SOON);
+            sleep(SOON * 2).await;
+            assert_eq!(stage.asked.get(), 1 + second, "once a second");
+            assert!(
+                stage.look(b'a', |found| matches!(found, Lookup::Stale(hit) if hit.retry_held))
+            );
+        }
+        stage.hands.advance_ms(1000);
+        stage.admit(b'a', None, Says::Answer, SOON);
+        sleep(SOON * 2).await;
+        assert!(stage.look(b'a', |found| matches!(found, Lookup::Fresh(_))));
+        assert_eq!(stage.board.sum(Counter::Prefetches), 21);
+    });
+}
+
+#[test]
 fn a_failure_gives_stale_data_at_once_and_holds_back_the_next_question() {
     stage(10, async |stage| {
         stage.make_stale(b'a');
