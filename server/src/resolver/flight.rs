@@ -44,8 +44,7 @@ impl Flight {
             let Some(key) = Key::from_bytes(self.ticket.hash, &self.ticket.key) else { return };
             match self.resolver.known(&key, self.refreshes) {
                 Known::Outcome(outcome) => outcome,
-                Known::Spare => self.ask(&key, true, ask).await,
-                Known::Nothing => self.ask(&key, false, ask).await,
+                Known::Not { spare } => self.ask(&key, spare, ask).await,
             }
         };
         self.land(outcome);

@@ -56,10 +56,11 @@ pub struct Resolver {
 enum Known {
     /// All there is to say.
     Outcome(Outcome),
-    /// Nothing to be content with, but something to fall back on.
-    Spare,
-    /// Nothing.
-    Nothing,
+    /// Nothing to be content with.
+    Not {
+        /// There is something to fall back on.
+        spare: bool,
+    },
 }
 
 impl Resolver {
@@ -220,7 +221,7 @@ impl Resolver {
     fn known(&self, key: &Key<'_>, refreshes: bool) -> Known {
         let (mut keys, flushes) = (KeyBuf::default(), self.service.flushes.count());
         let known = self.look(key, |found| match found {
-            Lookup::Fresh(hit) if refreshes && hit.refresh_due => Known::Spare,
+            Lookup::Fresh(hit) if refreshes && hit.refresh_due => Known::Not { spare: true },
             Lookup::Fresh(hit) => Known::Outcome(match Failed::read(hit.answer) {
                 Some(failed) => failed.outcome(),
                 None => Outcome::Answer { stored: hit.answer.to_vec(), age_s: hit.age_s },
@@ -229,8 +230,8 @@ impl Resolver {
                 let stored = hit.answer.to_vec();
                 Known::Outcome(Outcome::Stale { stored, why: Staleness::Held })
             }
-            Lookup::Stale(_) => Known::Spare,
-            Lookup::Miss => Known::Nothing,
+            Lookup::Stale(_) => Known::Not { spare: true },
+            Lookup::Miss => Known::Not { spare: false },
         });
         if refreshes || matches!(known, Known::Outcome(_)) {
             return known;

@@ -417,6 +417,22 @@ fn a_refresh_asks_once_and_who_comes_meanwhile_joins_it() {
     });
 }
 
+/// Thousands may be in flight, each with its task.
+#[test]
+fn a_flight_takes_little_memory() {
+    stage(10, async |stage| {
+        let mut keys = KeyBuf::default();
+        let key = key(&mut keys, b'a');
+        let join =
+            stage.resolver.inflight.borrow_mut().join(key.hash, key.bytes.into(), waiter(1), false);
+        let Join::Started(ticket) = join else { panic!("the first") };
+        let resolver = Rc::clone(&stage.resolver);
+        let flight = Flight { resolver, ticket, refreshes: false, landed: false };
+        let future = flight.resolve(forward::forward);
+        assert!(size_of_val(&future) < 8192);
+    });
+}
+
 /// Nothing a task does can leave its clients waiting.
 #[test]
 fn a_task_that_panics_fails_its_waiters_and_is_counted() {
