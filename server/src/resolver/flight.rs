@@ -39,7 +39,7 @@ pub(super) struct Flight {
 
 impl Flight {
     /// Finds the answer, by `ask` if it isn't known.
-    pub(super) async fn resolve(self, ask: impl AsyncFnOnce(&Resolver, &Key<'_>) -> Outcome) {
+    pub(super) async fn resolve(self, ask: impl AsyncFnOnce(&Rc<Resolver>, &Key<'_>) -> Outcome) {
         let outcome = {
             let Some(key) = Key::from_bytes(self.ticket.hash, &self.ticket.key) else { return };
             match self.resolver.known(&key, self.refreshes) {
@@ -56,9 +56,9 @@ impl Flight {
         &self,
         key: &Key<'_>,
         spare: bool,
-        ask: impl AsyncFnOnce(&Resolver, &Key<'_>) -> Outcome,
+        ask: impl AsyncFnOnce(&Rc<Resolver>, &Key<'_>) -> Outcome,
     ) -> Outcome {
-        let (resolver, begun) = (&*self.resolver, Instant::now());
+        let (resolver, begun) = (&self.resolver, Instant::now());
         if self.refreshes {
             resolver.tally.inc(Counter::Prefetches);
         }

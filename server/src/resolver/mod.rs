@@ -92,14 +92,15 @@ impl Resolver {
     /// Takes a miss whose key this worker owns: it joins the question already in flight, or starts it.
     /// Must be called inside a `LocalSet`.
     pub fn admit(self: &Rc<Self>, miss: Miss) {
-        self.admit_by(miss, forward::forward);
+        let ask = async |resolver: &Rc<Self>, key: &Key<'_>| forward::forward(resolver, key).await;
+        self.admit_by(miss, ask);
     }
 
     /// The same with another way to ask; `admit` has the one that is used.
     fn admit_by(
         self: &Rc<Self>,
         miss: Miss,
-        ask: impl AsyncFnOnce(&Self, &Key<'_>) -> Outcome + 'static,
+        ask: impl AsyncFnOnce(&Rc<Self>, &Key<'_>) -> Outcome + 'static,
     ) {
         let Miss { hash, mut key, waiter } = miss;
         let Some(waiter) = waiter else { return self.admit_refresh(hash, key, ask) };
@@ -130,7 +131,7 @@ impl Resolver {
         self: &Rc<Self>,
         hash: u64,
         key: Box<[u8]>,
-        ask: impl AsyncFnOnce(&Self, &Key<'_>) -> Outcome + 'static,
+        ask: impl AsyncFnOnce(&Rc<Self>, &Key<'_>) -> Outcome + 'static,
     ) {
         let begun = self.inflight.borrow_mut().refresh(hash, key);
         match begun {
@@ -144,7 +145,7 @@ impl Resolver {
         self: &Rc<Self>,
         ticket: Ticket,
         refreshes: bool,
-        ask: impl AsyncFnOnce(&Self, &Key<'_>) -> Outcome + 'static,
+        ask: impl AsyncFnOnce(&Rc<Self>, &Key<'_>) -> Outcome + 'static,
     ) {
         let resolver = Rc::clone(self);
         let flight = Flight { resolver, ticket: ticket.clone(), refreshes, landed: false };
@@ -275,6 +276,11 @@ impl Resolver {
         self.streaks.borrow_mut().succeeded(key.hash);
     }
 
+    /// Whether no upstream has said anything to this worker since then, not even that it has no answer.
+    fn is_outage(&self, begun: Instant) -> bool {
+        self.heard.get().is_none_or(|heard| heard < begun)
+    }
+
     /// Notes that a question that was asked at `begun` failed (RFC 9520), unless there was a flush since
     /// their number was `flushes`.
     ///
@@ -285,7 +291,7 @@ impl Resolver {
         if !outcome.is_unreachable() {
             self.heard.set(Some(Instant::now()));
         }
-        let is_outage = self.heard.get().is_none_or(|heard| heard < begun);
+        let is_outage = self.is_outage(begun);
         let now_ms = self.clock.now().boot_ms;
         let mut hold_s = self.streaks.borrow_mut().failed(key.hash, now_ms, is_outage);
         if is_outage && self.stale(key, Staleness::Failure).is_some() {

@@ -88,7 +88,13 @@ impl Outcome {
     /// A failure of the question, which may be remembered.
     #[must_use]
     pub fn servfail(error: ExtendedError, text: &'static str) -> Self {
-        Self::Failure { rcode: Rcode::SERVFAIL, error, text: text.into() }
+        Self::failure(Rcode::SERVFAIL, error, text)
+    }
+
+    /// The same with another response code.
+    #[must_use]
+    pub fn failure(rcode: Rcode, error: ExtendedError, text: &'static str) -> Self {
+        Self::Failure { rcode, error, text: text.into() }
     }
 
     /// What a question gets that there was no room for.

@@ -78,7 +78,7 @@ impl Stage {
         let key = key(&mut keys, name);
         let miss = Miss { hash: key.hash, key: key.bytes.into(), waiter };
         let (asked, hands) = (Rc::clone(&self.asked), self.hands.clone());
-        self.resolver.admit_by(miss, async move |resolver: &Resolver, key: &Key<'_>| {
+        self.resolver.admit_by(miss, async move |resolver: &Rc<Resolver>, key: &Key<'_>| {
             asked.set(asked.get() + 1);
             sleep(after).await;
             hands.advance_ms(after.as_millis() as u64);
@@ -428,7 +428,9 @@ fn a_flight_takes_little_memory() {
         let Join::Started(ticket) = join else { panic!("the first") };
         let resolver = Rc::clone(&stage.resolver);
         let flight = Flight { resolver, ticket, refreshes: false, landed: false };
-        let future = flight.resolve(forward::forward);
+        let future = flight.resolve(async |resolver: &Rc<Resolver>, key: &Key<'_>| {
+            forward::forward(resolver, key).await
+        });
         assert!(size_of_val(&future) < 8192);
     });
 }
@@ -440,7 +442,7 @@ fn a_task_that_panics_fails_its_waiters_and_is_counted() {
         let mut keys = KeyBuf::default();
         let key = key(&mut keys, b'a');
         let miss = Miss { hash: key.hash, key: key.bytes.into(), waiter: Some(waiter(1)) };
-        stage.resolver.admit_by(miss, async |_: &Resolver, _: &Key<'_>| panic!("on purpose"));
+        stage.resolver.admit_by(miss, async |_: &Rc<Resolver>, _: &Key<'_>| panic!("on purpose"));
         let (finished, _) = stage.finished().await;
         assert_eq!(finished.waiters.len(), 1);
         assert!(is_servfail(&finished.outcome, ExtendedError::OTHER));
