@@ -189,6 +189,7 @@ impl<B: Backend> Turns<B> {
                 Some(Letter::Answer(StreamAnswer { connection, message })) => {
                     streams.deliver(connection, message.as_deref(), desk);
                 }
+                Some(Letter::Asked(asked)) => desk.resolver.explain(asked),
                 None => return false,
             }
         }

@@ -9,7 +9,7 @@ use swiftlet_parser::edns::ExtendedError;
 use swiftlet_parser::key::Key;
 use tokio::time::Instant;
 
-use super::{Outcome, Resolver, store};
+use super::{Outcome, Resolver, store, timeline};
 use crate::upstream::Failure;
 
 /// Tries for one question.
@@ -31,6 +31,7 @@ pub(super) async fn forward(resolver: &Resolver, key: &Key<'_>) -> Outcome {
             break;
         }
         let share = left / (tries - tried) as u32;
+        timeline::note(|| format!("asking {}", resolver.upstreams.address(server)));
         let result = match resolver.upstreams.ask(server, key, share).await {
             Ok(reply) => store::store(resolver, key, reply.message(), flushes),
             Err(failure) => Err(failure),
@@ -41,6 +42,7 @@ pub(super) async fn forward(resolver: &Resolver, key: &Key<'_>) -> Outcome {
                 return Outcome::Answer { stored, age_s: 0 };
             }
             Err(failure) => {
+                timeline::note(|| format!("failed: {failure:?}"));
                 resolver.upstreams.failed(server, failure);
                 last = failure;
             }

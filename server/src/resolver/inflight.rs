@@ -173,6 +173,12 @@ impl Inflight {
         Some(flight.waiters)
     }
 
+    /// How long a key has been in flight, and how many wait for it.
+    pub(super) fn of_key(&self, key: &[u8]) -> Option<(Duration, usize)> {
+        let flight = self.flights.get(key)?;
+        Some((flight.begun.elapsed(), flight.waiters.len()))
+    }
+
     /// From now on the flight is late.
     pub(super) fn turn_late(&mut self, ticket: &Ticket) {
         if let Some(flight) = self.of(ticket) {

@@ -12,6 +12,7 @@ mod inflight;
 mod outcome;
 mod refreshes;
 pub mod store;
+pub mod timeline;
 
 pub use outcome::{Finished, Outcome, Staleness};
 
@@ -176,6 +177,46 @@ impl Resolver {
         self.tally.inc(limit);
         let stale = self.stale_of(hash, &key, Staleness::Overload);
         self.finish_one(hash, key, waiter, stale.unwrap_or_else(Outcome::overload));
+    }
+
+    /// Asks upstream for what an operator wants explained, whatever is known of it, and says what happened.
+    /// It is a question of its own beside the one in flight, if there is one. Must be called inside a
+    /// `LocalSet`.
+    pub fn explain(self: &Rc<Self>, asked: timeline::Asked) {
+        let resolver = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let Some(key) = Key::from_bytes(asked.hash, &asked.key) else { return };
+            let explained = timeline::record(async {
+                resolver.describe(&key);
+                forward::forward(&resolver, &key).await
+            });
+            // Who asked may be gone.
+            let _ = asked.reply.send(explained.await);
+        });
+    }
+
+    /// Notes what is known of a key.
+    fn describe(&self, key: &Key<'_>) {
+        timeline::note(|| {
+            self.look(key, |found| match found {
+                Lookup::Fresh(hit) => match Failed::read(hit.answer) {
+                    Some(failed) => {
+                        format!("cache: it failed {} s ago: {}", hit.age_s, failed.text)
+                    }
+                    None => format!("cache: fresh, {} s old", hit.age_s),
+                },
+                Lookup::Stale(hit) if hit.retry_held => {
+                    format!("cache: stale, {} s old, refresh held back", hit.age_s)
+                }
+                Lookup::Stale(hit) => format!("cache: stale, {} s old", hit.age_s),
+                Lookup::Miss => "cache: nothing".to_owned(),
+            })
+        });
+        if let Some((since, waiters)) = self.inflight.borrow().of_key(key.bytes) {
+            timeline::note(|| {
+                format!("in flight for {} ms, {waiters} clients wait", since.as_millis())
+            });
+        }
     }
 
     /// Whether the owner of a key is to be told that its answer's time is almost over; it was not lately.

@@ -16,8 +16,8 @@ use swiftlet_parser::response::{Record, Response, Section};
 use swiftlet_parser::rr::{Class, Rcode, Type};
 use swiftlet_parser::template::{self, Source, Template};
 
-use super::Resolver;
 use super::failures::Failed;
+use super::{Resolver, timeline};
 use crate::telemetry::Counter;
 use crate::upstream::Failure;
 
@@ -140,6 +140,10 @@ fn insert(resolver: &Resolver, key: &Key<'_>, entry: NewEntry<'_>, age_ms: u64, 
     let place = cache::Key { hash: key.hash, bytes: key.bytes };
     let inserted =
         service.flushes.unless_since(flushes, || service.cache.insert(place, entry, stored_ms));
+    timeline::note(|| match inserted {
+        Some(inserted) => format!("cache: {inserted:?}, {:?} for {} s", entry.kind, entry.ttl_s),
+        None => "not stored: the cache was flushed meanwhile".to_owned(),
+    });
     match (inserted, entry.kind) {
         (Some(cache::Inserted::Stored | cache::Inserted::Held), Kind::Failure) => {
             resolver.tally.inc(Counter::FailuresKept);

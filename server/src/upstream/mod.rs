@@ -184,6 +184,12 @@ impl Upstreams {
         timeout_at(deadline, exchange).await.unwrap_or(Err(Failure::Timeout))
     }
 
+    /// Where a server is.
+    #[must_use]
+    pub fn address(&self, server: usize) -> SocketAddr {
+        self.servers.0[server].address
+    }
+
     fn random_id(&self) -> u16 {
         self.random.borrow_mut().random()
     }
