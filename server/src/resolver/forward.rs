@@ -10,7 +10,7 @@ use swiftlet_parser::key::Key;
 use swiftlet_parser::rr::Rcode;
 use tokio::time::Instant;
 
-use super::{Outcome, Resolver, store};
+use super::{Outcome, Resolver, store, timeline};
 use crate::upstream::Failure;
 
 /// Tries for one question.
@@ -24,7 +24,7 @@ pub(super) async fn forward(resolver: &Resolver, key: &Key<'_>) -> Outcome {
     let deadline = Instant::now() + resolver.upstreams.timeout();
     if resolver.upstreams.is_own_probe(key) {
         let text = "this server asked that itself: a forwarding loop";
-        return Outcome::Failure { rcode: Rcode::REFUSED, error: ExtendedError::OTHER, text };
+        return Outcome::Failure { rcode: Rcode::REFUSED, error: ExtendedError::OTHER, text: text.into() };
     }
     let order = resolver.upstreams.order(key);
     if order.is_empty() {
@@ -40,6 +40,7 @@ pub(super) async fn forward(resolver: &Resolver, key: &Key<'_>) -> Outcome {
             break;
         }
         let share = left / (tries - tried) as u32;
+        timeline::note(|| format!("asking {}", resolver.upstreams.address(server)));
         let result = match resolver.upstreams.ask(server, key, share).await {
             Ok(reply) => store::store(resolver, key, reply.message(), flushes),
             Err(failure) => Err(failure),
@@ -50,10 +51,15 @@ pub(super) async fn forward(resolver: &Resolver, key: &Key<'_>) -> Outcome {
                 return Outcome::Answer { stored, age_s: 0 };
             }
             Err(failure) => {
+                timeline::note(|| format!("failed: {failure:?}"));
                 resolver.upstreams.failed(server, failure);
                 last = failure;
             }
         }
+    }
+    if last == Failure::NoSocket {
+        // It is this process that is at its limit: nothing to hold against the name.
+        return Outcome::Shed { text: "no socket could be opened" };
     }
     let (error, text) = explain(last);
     Outcome::servfail(error, text)

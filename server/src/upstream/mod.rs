@@ -246,4 +246,10 @@ impl Upstreams {
         let exchange = self.transport.ask(server, key);
         timeout_at(deadline, exchange).await.unwrap_or(Err(Failure::Timeout))
     }
+
+    /// Where a server is.
+    #[must_use]
+    pub fn address(&self, server: usize) -> SocketAddr {
+        self.servers.0[server].address
+    }
 }
