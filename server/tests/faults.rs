@@ -318,23 +318,29 @@ fn identical_misses_are_one_question_to_the_upstream() {
 }
 
 #[test]
-fn sockets_go_back_after_time_outs() {
+fn sockets_go_back_after_a_hundred_thousand_time_outs() {
     let (_socket, address) = silent();
     let server = over(&[&address.to_string()], &[("UPSTREAM_TIMEOUT_MS", "20")]);
     let open = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
     // What is opened at the first use only is open then.
     ask(server.dns, &query("first.example.", RecordType::A));
     let before = open();
-    let socket = client(server.dns, PATIENCE);
-    const QUERIES: usize = 2000;
-    for batch in 0..QUERIES / 100 {
-        for name in 0..100 {
-            let name = format!("n{}.example.", batch * 100 + name);
-            socket.send(&query(&name, RecordType::A).to_vec().unwrap()).unwrap();
+    // As many at a time from each client as its socket can hold answers for.
+    const QUERIES: usize = 100_000;
+    const BATCH: usize = 200;
+    let clients: Vec<_> = (0..5).map(|_| client(server.dns, PATIENCE)).collect();
+    let numbers: Vec<_> = (0..QUERIES).collect();
+    for round in numbers.chunks(BATCH * clients.len()) {
+        for (client, numbers) in clients.iter().zip(round.chunks(BATCH)) {
+            for number in numbers {
+                let query = query(&format!("n{number}.example."), RecordType::A);
+                client.send(&query.to_vec().unwrap()).unwrap();
+            }
         }
-        for _ in 0..100 {
-            let mut packet = [0; 512];
-            socket.recv(&mut packet).expect("each fails in time");
+        for client in &clients {
+            for _ in 0..BATCH {
+                client.recv(&mut [0; 512]).expect("each fails in time");
+            }
         }
     }
     assert_eq!(server.settled().get("answers{rcode=\"SERVFAIL\"}"), QUERIES as u64 + 1);
