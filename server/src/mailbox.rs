@@ -4,7 +4,8 @@
 //! whole process without any lock. An answer for a TCP client goes to the worker that has the
 //! connection. Bounds: [`CAPACITY`] misses a worker; a miss that finds no room comes back to its sender,
 //! who answers and counts it. Answers must not get lost, and need no bound of their own: there are at
-//! most as many as queries in flight on connections.
+//! most as many as queries in flight on connections. Of an operator's questions, which come last, a
+//! few may wait ([`timeline::MAX_AT_ONCE`]).
 
 use std::sync::Arc;
 

@@ -94,7 +94,8 @@ impl<'a> Failed<'a> {
 /// Failures in a row of the keys that one worker owns.
 ///
 /// A table of fixed size, found by the key's hash: of two keys that fall into one place the one that
-/// failed last stays, and the other begins again with 1 s. Bound: [`PLACES`].
+/// failed last stays, and the other begins again with 1 s. A flush ends the time of a failure, not the
+/// row: what fails again after it is held as long as before. Bound: [`PLACES`].
 #[derive(Debug)]
 pub(super) struct Streaks(Box<[Streak]>);
 

@@ -59,6 +59,7 @@ impl Flight {
         ask: impl AsyncFnOnce(&Rc<Resolver>, &Key<'_>) -> Outcome,
     ) -> Outcome {
         let (resolver, begun) = (&self.resolver, Instant::now());
+        resolver.tally.inc(Counter::Questions);
         if self.refreshes {
             resolver.tally.inc(Counter::Prefetches);
         }

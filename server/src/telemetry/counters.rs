@@ -77,7 +77,8 @@ counters! {
     StaleOverload: "stale_answers" {"why" = "overload"}, "Stale answers because a bound was reached";
     FailuresKept: "failures_kept", "Failures remembered, so that the same is not asked again at once";
     FailuresGiven: "failures_given", "Queries answered SERVFAIL on the packet path by a failure remembered";
-    Prefetches: "prefetches", "Questions asked again for nobody in particular: the answer's time was almost over, or an outage may be";
+    Questions: "questions", "Questions put to upstreams, each in one or more tries";
+    Prefetches: "prefetches", "Those put for nobody in particular: the answer's time was almost over, or an outage may be";
     PrefetchesSkipped: "prefetches_skipped", "Those not asked again for lack of room";
     LocalAnswers: "answers_local", "Queries answered by a policy, without cache or upstream";
     AclRefused: "acl_refused", "Queries from clients outside SWIFTLET_ALLOW";
