@@ -59,6 +59,12 @@ fn open_files(server: &Swiftlet) -> usize {
     std::fs::read_dir(path).expect("a process has files").count()
 }
 
+/// The same once all that a start opens is open: what is told over HTTP comes after that.
+fn files_at_rest(server: &Swiftlet) -> usize {
+    assert_eq!(server.get("/ready").0, 200);
+    open_files(server)
+}
+
 /// Waits until the server has no more files open than before, and nothing in flight.
 fn back_at(files: usize, server: &Swiftlet) {
     server.settled();
@@ -76,7 +82,7 @@ fn back_at(files: usize, server: &Swiftlet) {
 fn outage(network: &mut Network, fault: Fault) {
     let server = server_over(network);
     let names = &mut Names(0);
-    let files = open_files(&server);
+    let files = files_at_rest(&server);
     all_answered(&server, names, 20, "before");
     let known = "n1.many.example.";
 
@@ -226,7 +232,7 @@ fn flapping_links_are_not_felt() {
     isolated("flapping_links_are_not_felt", |network| {
         let server = server_over(network);
         let names = &mut Names(0);
-        let files = open_files(&server);
+        let files = files_at_rest(&server);
         for round in 0..10 {
             let place = round % 2;
             network.fail(place, Fault::Cut);
@@ -265,7 +271,7 @@ fn lost_questions_are_asked_again() {
     isolated("lost_questions_are_asked_again", |network| {
         let server = server_over(network);
         let names = &mut Names(0);
-        let files = open_files(&server);
+        let files = files_at_rest(&server);
         network.fail(0, Fault::Loss(20));
         assert_eq!(crowd(&server, names, 200), 0, "the other one has them");
         network.fail(1, Fault::Loss(10));
@@ -282,7 +288,7 @@ fn a_crowd_that_waits_through_an_outage_leaves_nothing_behind() {
     isolated("a_crowd_that_waits_through_an_outage_leaves_nothing_behind", |network| {
         let server = server_over(network);
         let names = &mut Names(0);
-        let files = open_files(&server);
+        let files = files_at_rest(&server);
         for fault in [Fault::BlackHole, Fault::Cut] {
             network.fail(0, fault);
             network.fail(1, fault);
