@@ -14,6 +14,9 @@ use support::{PATIENCE, Swiftlet, ask, query};
 const TIMEOUT_MS: &str = "1000";
 const IN_TIME: Duration = Duration::from_millis(1600);
 
+/// The same for the last of hundreds that ask at once.
+const CROWD_IN_TIME: Duration = Duration::from_secs(3);
+
 /// After an outage answers flow again within this time.
 const RECOVERY: Duration = Duration::from_secs(2);
 
@@ -59,6 +62,12 @@ fn open_files(server: &Swiftlet) -> usize {
     std::fs::read_dir(path).expect("a process has files").count()
 }
 
+/// The same once all that a start opens is open: what is told over HTTP comes after that.
+fn files_at_rest(server: &Swiftlet) -> usize {
+    assert_eq!(server.get("/ready").0, 200);
+    open_files(server)
+}
+
 /// Waits until the server has no more files open than before, and nothing in flight.
 fn back_at(files: usize, server: &Swiftlet) {
     server.settled();
@@ -76,7 +85,7 @@ fn back_at(files: usize, server: &Swiftlet) {
 fn outage(network: &mut Network, fault: Fault) {
     let server = server_over(network);
     let names = &mut Names(0);
-    let files = open_files(&server);
+    let files = files_at_rest(&server);
     all_answered(&server, names, 20, "before");
     let known = "n1.many.example.";
 
@@ -100,11 +109,7 @@ fn outage(network: &mut Network, fault: Fault) {
 
     // The worse case: the one that was asked first stays away.
     network.mend(1, fault);
-    let mended = Instant::now();
-    while asked(&server, &names.next()).metadata.response_code != ResponseCode::NoError {
-        assert!(mended.elapsed() < RECOVERY, "no answer {:?} after the outage", mended.elapsed());
-    }
-    assert!(mended.elapsed() < RECOVERY, "{:?} until the first answer", mended.elapsed());
+    recovers(&server, names);
     all_answered(&server, names, 20, "after the outage");
     network.mend(0, fault);
     all_answered(&server, names, 20, "after all is mended");
@@ -142,13 +147,95 @@ fn upstreams_are_stopped() {
     isolated("upstreams_are_stopped", |network| outage(network, Fault::Stopped));
 }
 
+/// Long enough that whatever is backed off is backed off as far as it goes.
+fn long_outage(network: &mut Network, fault: Fault) {
+    let server = server_over(network);
+    let names = &mut Names(0);
+    all_answered(&server, names, 5, "before");
+    network.fail(0, fault);
+    network.fail(1, fault);
+    let cut = Instant::now();
+    while cut.elapsed() < Duration::from_secs(10) {
+        let code = asked(&server, &names.next()).metadata.response_code;
+        assert_eq!(code, ResponseCode::ServFail);
+        // As many names as the zone has must last that long.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    network.mend(0, fault);
+    network.mend(1, fault);
+    recovers(&server, names);
+    all_answered(&server, names, 50, "after the outage");
+    server.settled();
+}
+
+/// Waits for the first answer, which must come in time.
+fn recovers(server: &Swiftlet, names: &mut Names) {
+    let mended = Instant::now();
+    while asked(server, &names.next()).metadata.response_code != ResponseCode::NoError {
+        assert!(mended.elapsed() < RECOVERY, "no answer {:?} after the outage", mended.elapsed());
+    }
+    let took = mended.elapsed();
+    assert!(took < RECOVERY, "{took:?} until the first answer");
+    eprintln!("first answer {took:?} after the outage");
+}
+
+#[test]
+fn links_that_were_cut_for_long_are_used_at_once() {
+    isolated("links_that_were_cut_for_long_are_used_at_once", |network| {
+        long_outage(network, Fault::Cut);
+    });
+}
+
+#[test]
+fn upstreams_that_were_silent_for_long_are_used_at_once() {
+    isolated("upstreams_that_were_silent_for_long_are_used_at_once", |network| {
+        long_outage(network, Fault::BlackHole);
+    });
+}
+
+/// What is forwarded elsewhere does not feel it when a zone's server is away.
+#[test]
+fn an_outage_stays_within_its_zone() {
+    isolated("an_outage_stays_within_its_zone", |network| {
+        let [all, zone] = network.addresses();
+        let zones = format!("signed.example={zone}");
+        let server = Swiftlet::start(&[
+            ("FORWARD", &all.to_string()),
+            ("FORWARD_ZONES", &zones),
+            ("UPSTREAM_TIMEOUT_MS", TIMEOUT_MS),
+        ]);
+        let code = |name: &str| asked(&server, name).metadata.response_code;
+        let names = &mut Names(0);
+        assert_eq!(code("www.signed.example."), ResponseCode::NoError);
+        for fault in [Fault::BlackHole, Fault::Cut] {
+            network.fail(1, fault);
+            let begun = Instant::now();
+            assert_eq!(code(&format!("{fault:?}.wild.signed.example.")), ResponseCode::ServFail);
+            assert!(begun.elapsed() < IN_TIME, "{:?}", begun.elapsed());
+            all_answered(&server, names, 20, "another zone's server is away");
+            network.mend(1, fault);
+            network.fail(0, fault);
+            let mended = Instant::now();
+            let mut number = 0;
+            while code(&format!("{number}.{fault:?}.wild.signed.example.")) != ResponseCode::NoError
+            {
+                number += 1;
+                assert!(mended.elapsed() < RECOVERY, "{fault:?}: {:?}", mended.elapsed());
+            }
+            network.mend(0, fault);
+            recovers(&server, names);
+        }
+        server.settled();
+    });
+}
+
 /// One of the two is always there: no client ever hears of the other.
 #[test]
 fn flapping_links_are_not_felt() {
     isolated("flapping_links_are_not_felt", |network| {
         let server = server_over(network);
         let names = &mut Names(0);
-        let files = open_files(&server);
+        let files = files_at_rest(&server);
         for round in 0..10 {
             let place = round % 2;
             network.fail(place, Fault::Cut);
@@ -178,7 +265,7 @@ fn crowd(server: &Swiftlet, names: &mut Names, many: usize) -> usize {
     };
     let failed = clients.into_iter().map(code).filter(|code| *code == ResponseCode::ServFail);
     let failed = failed.count();
-    assert!(begun.elapsed() < IN_TIME, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < CROWD_IN_TIME, "{:?}", begun.elapsed());
     failed
 }
 
@@ -187,7 +274,7 @@ fn lost_questions_are_asked_again() {
     isolated("lost_questions_are_asked_again", |network| {
         let server = server_over(network);
         let names = &mut Names(0);
-        let files = open_files(&server);
+        let files = files_at_rest(&server);
         network.fail(0, Fault::Loss(20));
         assert_eq!(crowd(&server, names, 200), 0, "the other one has them");
         network.fail(1, Fault::Loss(10));
@@ -204,17 +291,14 @@ fn a_crowd_that_waits_through_an_outage_leaves_nothing_behind() {
     isolated("a_crowd_that_waits_through_an_outage_leaves_nothing_behind", |network| {
         let server = server_over(network);
         let names = &mut Names(0);
-        let files = open_files(&server);
+        let files = files_at_rest(&server);
         for fault in [Fault::BlackHole, Fault::Cut] {
             network.fail(0, fault);
             network.fail(1, fault);
             assert_eq!(crowd(&server, names, 500), 500, "{fault:?}");
             network.mend(0, fault);
             network.mend(1, fault);
-            let mended = Instant::now();
-            while asked(&server, &names.next()).metadata.response_code != ResponseCode::NoError {
-                assert!(mended.elapsed() < RECOVERY, "{fault:?}: {:?}", mended.elapsed());
-            }
+            recovers(&server, names);
             assert_eq!(crowd(&server, names, 500), 0, "{fault:?} is over");
         }
         let metrics = server.settled();

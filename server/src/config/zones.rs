@@ -98,6 +98,8 @@ pub(super) fn check(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn zone(name: &str, servers: &[&str]) -> ForwardZone {
@@ -149,6 +151,19 @@ mod tests {
             let error = forward_zone(text).unwrap_err();
             assert!(error.contains(why), "{text}: '{why}' is not in: {error}");
             assert!(error.contains("expected") || why.contains("FORWARD"), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is written there, it is read or refused with a reason.
+        #[test]
+        fn anything_is_read_or_refused(text in r"[ a-z0-9.=+;:%\\\[\]]{0,40}", any in ".{0,40}") {
+            for text in [text, any] {
+                match forward_zone(&text) {
+                    Ok(zone) => prop_assert!(!zone.servers.is_empty() && !zone.name.is_root()),
+                    Err(why) => prop_assert!(!why.is_empty()),
+                }
+            }
         }
     }
 

@@ -61,6 +61,7 @@ pub fn isolated(test: &str, body: impl FnOnce(&mut Network)) {
         "no test is called {test}: {out}"
     );
     assert!(output.status.success(), "in its namespaces:\n{out}{err}");
+    eprint!("{err}");
 }
 
 /// What can happen to the way to an upstream.
@@ -99,10 +100,14 @@ impl Network {
         Self { sites: (1..=UPSTREAMS).map(Site::build).collect() }
     }
 
-    /// The upstreams' addresses, as SWIFTLET_FORWARD takes them.
+    /// The upstreams' addresses.
+    pub fn addresses(&self) -> [SocketAddr; UPSTREAMS] {
+        std::array::from_fn(|upstream| self.sites[upstream].address())
+    }
+
+    /// The same, as SWIFTLET_FORWARD takes them.
     pub fn forward(&self) -> String {
-        let addresses = self.sites.iter().map(|site| site.address().to_string());
-        addresses.collect::<Vec<_>>().join(",")
+        self.addresses().map(|address| address.to_string()).join(",")
     }
 
     /// Lets a fault happen to an upstream, by its place.
