@@ -95,6 +95,24 @@ counters! {
     UpstreamNoSocket: "upstream_failures" {"cause" = "local"}, "Tries for which this process had no socket or port";
     UpstreamRefusals: "upstream_failures" {"cause" = "rcode"}, "Tries answered with SERVFAIL, REFUSED and the like";
     UpstreamMalformed: "upstream_failures" {"cause" = "malformed"}, "Tries answered with something that is no answer";
+    UpstreamMismatches: "upstream_failures" {"cause" = "wrong_replies"}, "Tries answered with answers to other questions only";
+    UpstreamStreams: "upstream_failures" {"cause" = "stream"}, "Tries whose TCP connection was refused, closed or broken";
+    UpstreamRetries: "upstream_retries", "Tries at an upstream after one that failed";
+    UpstreamLate: "upstream_late_answers", "Answers that came after their try's time-out and were used";
+    UpstreamHedged: "upstream_hedged", "Second upstreams asked because the first was slower than usual";
+    UpstreamHedgesRefused: "upstream_hedges_refused", "Second upstreams not asked because the budget of 3 % was spent";
+    UpstreamExplored: "upstream_explored", "Extra questions to upstreams that are not among the best, to know how they are";
+    UpstreamProbes: "upstream_probes", "Questions to upstreams whose breaker was open or of which nothing was known";
+    UpstreamProbesLeftOut: "upstream_probes_left_out", "Probes not sent because too many were under way";
+    ServfailTimeout: "servfail" {"cause" = "timeout"}, "Questions that ended in SERVFAIL, by the last cause";
+    ServfailNetwork: "servfail" {"cause" = "network"}, "Questions for which the network refused";
+    ServfailRcode: "servfail" {"cause" = "rcode"}, "Questions that the upstreams could not answer";
+    ServfailMalformed: "servfail" {"cause" = "malformed"}, "Questions whose answers made no sense";
+    ServfailWrongReplies: "servfail" {"cause" = "wrong_replies"}, "Questions that drew answers to others";
+    ServfailStream: "servfail" {"cause" = "stream"}, "Questions for which TCP was refused, closed or broken";
+    ServfailNoSocket: "servfail" {"cause" = "no_socket"}, "Questions for which this process had no socket or port";
+    ServfailOverload: "servfail" {"cause" = "overload"}, "Questions over a bound of this process";
+    ServfailInternal: "servfail" {"cause" = "internal"}, "Questions whose task ended in a panic";
     UpstreamWrongReplies: "upstream_wrong_replies", "Datagrams on an upstream socket that did not answer its question";
     Turns: "worker_turns", "Turns of the worker's loop";
 }
