@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use swiftlet_net::network::Changes;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::lifecycle::Phase;
 use crate::telemetry::http::{self, Observed};
 use crate::telemetry::sightings::{self, Gateway};
+use crate::upstream::Servers;
 
 /// How often it is looked whether clients can be told apart.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -32,6 +34,7 @@ pub(crate) fn run(
         if let Some(listener) = http {
             tokio::spawn(serve_http(listener, Arc::clone(observed)));
         }
+        tokio::spawn(watch_network(observed.servers.clone()));
         if let Some(address) = gateway.address() {
             tokio::spawn(warn_of_indistinct_clients(address, Arc::clone(observed)));
         }
@@ -64,6 +67,25 @@ async fn warn_of_indistinct_clients(gateway: IpAddr, observed: Arc<Observed>) {
     tracing::warn!(
         "every client so far seems to be {gateway}, the container's gateway: the engine hides their \
          addresses, so SWIFTLET_ALLOW cannot tell them apart; use host networking"
+    );
+}
+
+/// Ends the back-offs of all upstreams when the machine's addresses or routes change: what failed before
+/// may be reached now.
+async fn watch_network(servers: Servers) {
+    let watch = async {
+        let mut changes = Changes::listen()?;
+        loop {
+            changes.next().await?;
+            servers.forget_failures();
+            tracing::debug!("addresses or routes changed: upstreams are tried anew");
+        }
+    };
+    let ended: std::io::Result<std::convert::Infallible> = watch.await;
+    let Err(error) = ended;
+    tracing::warn!(
+        "changes of addresses and routes are not seen ({error}): after one, upstreams that failed \
+         are tried again within 5 s"
     );
 }
 

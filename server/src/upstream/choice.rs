@@ -86,7 +86,7 @@ pub(super) fn choose(
             offer_other(loser);
         }
     }
-    for (_, _, number) in heap.into_sorted() {
+    for (_, _, number) in heap.sorted() {
         choice.best[choice.len] = number;
         choice.len += 1;
     }
@@ -159,7 +159,7 @@ impl Heap {
         }
     }
 
-    fn into_sorted(&self) -> impl Iterator<Item = Ranked> + use<> {
+    fn sorted(&self) -> impl Iterator<Item = Ranked> + use<> {
         let mut kept = self.kept;
         kept[..self.len].sort_unstable();
         kept.into_iter().take(self.len)
@@ -313,7 +313,7 @@ mod tests {
             let mut sorted = ranked;
             sorted.sort_unstable();
             let split = sorted.len().min(BEST);
-            prop_assert_eq!(heap.into_sorted().collect::<Vec<_>>(), &sorted[..split]);
+            prop_assert_eq!(heap.sorted().collect::<Vec<_>>(), &sorted[..split]);
             losers.sort_unstable();
             prop_assert_eq!(losers, &sorted[split..]);
         }

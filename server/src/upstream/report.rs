@@ -1,13 +1,23 @@
 //! What `/debug/upstreams` shows of each server, and `swiftlet upstreams` prints.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::Servers;
 use super::backoff::Class;
 use super::server::{Server, State};
+use crate::config::Http;
+
+/// How long the running server may take to say what it knows.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The longest answer: a thousand servers take some 700 KB.
+const MAX_ANSWER_LEN: u64 = 16 << 20;
 
 /// One server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,6 +101,44 @@ impl Shown {
     }
 }
 
+/// Asks the running server, at the address where its settings have HTTP.
+///
+/// # Errors
+///
+/// When HTTP is off or no server answers there.
+pub fn fetch(http: Http) -> anyhow::Result<Vec<Shown>> {
+    let Http::On(address) = http else {
+        bail!("SWIFTLET_HTTP is off, so a running server cannot be asked");
+    };
+    let answer = get(reachable(address), "/debug/upstreams").with_context(|| {
+        format!("no server answers on http://{address}/ (is it running with this SWIFTLET_HTTP?)")
+    })?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
+    let status = head.lines().next().unwrap_or_default();
+    ensure!(status.contains(" 200 "), "http://{address}/debug/upstreams answers '{status}'");
+    serde_json::from_str(body).context("the answer makes no sense: is that server a swiftlet?")
+}
+
+/// Where a server that listens on an address is asked: on loopback if it listens everywhere.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// One GET of HTTP/1.0, which has no parts to put together.
+fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(MAX_ANSWER_LEN).read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
 /// The servers as a table for people.
 #[must_use]
 pub fn table(servers: &[Shown]) -> String {
@@ -119,7 +167,7 @@ pub fn table(servers: &[Shown]) -> String {
 
 impl Shown {
     fn cells(&self) -> [String; 10] {
-        let ms = |ms: Option<f64>| ms.map_or("-".into(), |ms| format!("{ms:.1} ms"));
+        let ms = |ms: Option<f64>| ms.map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms"));
         let failed: Vec<String> = self
             .failures
             .iter()
@@ -141,7 +189,10 @@ impl Shown {
                 0 => "-".into(),
                 ms => format!("{ms} ms"),
             },
-            last.map_or("-".into(), |last| format!("{} {:.0} s ago", last.class, last.seconds_ago)),
+            last.map_or_else(
+                || "-".into(),
+                |last| format!("{} {:.0} s ago", last.class, last.seconds_ago),
+            ),
         ]
     }
 }
