@@ -176,6 +176,15 @@ impl Servers {
     }
 }
 
+/// A probe that is under way.
+struct Probing<'a>(&'a Cell<usize>);
+
+impl Drop for Probing<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 /// One worker's access to the servers.
 #[derive(Debug)]
 pub struct Upstreams {
@@ -246,7 +255,7 @@ impl Upstreams {
         self.server(server).claim(self.now_ms())
     }
 
-    /// Whether another probe may be under way; its end is [`Upstreams::probe_ended`].
+    /// Whether another probe may be under way; it is until its [`Probing`] is dropped.
     fn begin_probe(&self) -> bool {
         let probes = self.probes.get();
         if probes >= MAX_PROBES {
@@ -259,6 +268,7 @@ impl Upstreams {
 
     /// Asks a server for the sake of what becomes known of it; the answer itself is not used.
     pub async fn probe(&self, server: usize, key: &Key<'_>) {
+        let _probing = Probing(&self.probes);
         let begun = (Instant::now(), self.now_ms());
         let within = self.timeout.min(Duration::from_millis(CLAIM_MS));
         let result = self.ask(server, key, within).await.and_then(|reply| {
@@ -272,7 +282,6 @@ impl Upstreams {
     }
 
     fn probe_ended(&self, server: usize, result: Result<(), Failure>, begun: (Instant, u64)) {
-        self.probes.set(self.probes.get().saturating_sub(1));
         let (took, begun_ms) = (begun.0.elapsed(), begun.1);
         match result {
             Ok(()) => self.answered(server, took),

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Bounds: [`MAX_TRIES`] tries, [`MAX_IN_FLIGHT`] of them in flight, all within the time-out of the
-//! question. Nothing is allocated: the tries' futures live in the race's own.
+//! question. A try is one allocation, so that a race, of which thousands wait at a time, stays small.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -54,14 +54,13 @@ pub async fn race<T, F: Future<Output = Result<T, Failure>>>(
     ask: impl Fn(usize, Duration) -> F,
     probe: impl Fn(usize),
 ) -> Result<T, Failure> {
-    let (a, b, c) = (pin!(None), pin!(None), pin!(None));
     let begun = Instant::now();
     let mut race = Race {
         upstreams,
         candidates,
         ask,
         deadline: begun + upstreams.timeout(),
-        lanes: [Lane::new(a), Lane::new(b), Lane::new(c)],
+        lanes: Default::default(),
         asked: [0; MAX_TRIES],
         tries: 0,
         refusals: [0; MAX_TRIES],
@@ -79,7 +78,7 @@ struct Race<'r, F, A> {
     candidates: &'r [usize],
     ask: A,
     deadline: Instant,
-    lanes: [Lane<'r, F>; MAX_IN_FLIGHT],
+    lanes: [Option<Lane<F>>; MAX_IN_FLIGHT],
     /// The servers of the tries so far.
     asked: [usize; MAX_TRIES],
     tries: usize,
@@ -105,9 +104,9 @@ enum Next {
 }
 
 /// A place for a try in flight.
-struct Lane<'r, F> {
-    future: Pin<&'r mut Option<F>>,
-    flight: Option<Flight>,
+struct Lane<F> {
+    flight: Flight,
+    future: Pin<Box<F>>,
 }
 
 /// A try in flight.
@@ -204,7 +203,7 @@ where
             timer.as_mut().reset(due);
         }
         poll_fn(|cx| {
-            if let Some((flight, result)) = self.lanes.iter_mut().find_map(|lane| lane.poll(cx)) {
+            if let Some((flight, result)) = self.lanes.iter_mut().find_map(|lane| poll(lane, cx)) {
                 return Poll::Ready(Event::Ended(flight, result));
             }
             timer.as_mut().poll(cx).map(|()| match due == self.deadline {
@@ -336,7 +335,7 @@ where
     }
 
     fn flights(&self) -> impl Iterator<Item = &Flight> {
-        self.lanes.iter().filter_map(|lane| lane.flight.as_ref())
+        self.lanes.iter().flatten().map(|lane| &lane.flight)
     }
 
     /// Asks a server, and plans for the end of its time.
@@ -348,11 +347,10 @@ where
         let flight = Flight { server, begun, begun_ms, timeout, expired: false };
         self.asked[self.tries] = server;
         self.tries += 1;
-        let future = (self.ask)(server, left);
-        let age = |lane: &&mut Lane<'_, F>| lane.flight.map(|flight| flight.begun);
+        let future = Box::pin((self.ask)(server, left));
+        let age = |lane: &&mut Option<Lane<F>>| lane.as_ref().map(|lane| lane.flight.begun);
         if let Some(lane) = self.lanes.iter_mut().min_by_key(age) {
-            lane.flight = Some(flight);
-            lane.future.set(Some(future));
+            *lane = Some(Lane { flight, future });
         }
         let running = self.flights().filter(|flight| !flight.expired);
         self.next = Next::Expire(running.map(|flight| flight.timeout).min().unwrap_or(timeout));
@@ -386,7 +384,9 @@ where
     /// A try failed: the next one begins, unless another is on its way in good time.
     fn lost(&mut self, flight: Flight, failure: Failure) {
         if failure == Failure::Timeout {
-            self.note_timeout(flight);
+            if !flight.expired {
+                self.note_timeout(flight);
+            }
         } else {
             let took = flight.begun.elapsed();
             self.upstreams.failed(flight.server, failure, took, flight.begun_ms);
@@ -405,40 +405,31 @@ where
     /// The tries whose time is over by `at` count as failed; their answers are still waited for.
     fn expire(&mut self, at: Instant) {
         for lane in 0..MAX_IN_FLIGHT {
-            if let Some(flight) = self.lanes[lane].flight
-                && flight.timeout <= at
-            {
+            let Some(Lane { flight, .. }) = &mut self.lanes[lane] else { continue };
+            if flight.timeout <= at && !flight.expired {
+                flight.expired = true;
+                let flight = *flight;
                 self.note_timeout(flight);
-                self.lanes[lane].flight = Some(Flight { expired: true, ..flight });
             }
         }
     }
 
     /// One question testifies against a server once: it may be the question that takes long.
     fn note_timeout(&self, flight: Flight) {
-        if flight.expired {
-            return;
-        }
         let tries = &self.asked[..self.tries];
         let first = tries.iter().filter(|&&server| server == flight.server).count() == 1;
         self.upstreams.timed_out(flight.server, flight.begun_ms, first);
     }
 }
 
-impl<'r, F> Lane<'r, F> {
-    fn new(future: Pin<&'r mut Option<F>>) -> Self {
-        Self { future, flight: None }
-    }
-
-    /// The try's end, which empties the lane.
-    fn poll<T>(&mut self, cx: &mut Context<'_>) -> Option<(Flight, T)>
-    where
-        F: Future<Output = T>,
-    {
-        let future = self.future.as_mut().as_pin_mut()?;
-        let Poll::Ready(result) = future.poll(cx) else { return None };
-        self.future.set(None);
-        Some((self.flight.take()?, result))
+/// The end of the try in a lane, which empties it.
+fn poll<F: Future>(
+    lane: &mut Option<Lane<F>>,
+    cx: &mut Context<'_>,
+) -> Option<(Flight, F::Output)> {
+    match lane.as_mut()?.future.as_mut().poll(cx) {
+        Poll::Ready(result) => Some((lane.take()?.flight, result)),
+        Poll::Pending => None,
     }
 }
 
@@ -450,7 +441,7 @@ mod tests {
     use swiftlet_net::clock::Clock;
     use swiftlet_parser::rr::Rcode;
 
-    use super::super::Servers;
+    use super::super::{Probing, Servers};
     use super::*;
     use crate::telemetry::Board;
 
@@ -536,6 +527,7 @@ mod tests {
             let probe = |server| {
                 let scene = Rc::clone(self);
                 tokio::task::spawn_local(async move {
+                    let _probing = Probing(&scene.upstreams.probes);
                     let begun = (Instant::now(), scene.upstreams.now_ms());
                     let result = scene.act(server, ms(1_000)).await;
                     scene.upstreams.probe_ended(server, result.map(drop), begun);

@@ -184,11 +184,15 @@ impl Server {
     }
 
     /// The time that an answer takes on average, lost tries and the back-off that is left included; 0
-    /// for a server of which nothing is known.
+    /// for a server of which nothing is known. One that never answered, but was asked, is taken for
+    /// slow until its loss has faded.
     pub fn score_us(&self, now_ms: u64) -> u64 {
-        let srtt = self.round_trip.smoothed().map_or(0, |(srtt, _)| srtt.into());
-        srtt + self.loss.penalty_us(self.round_trip.timeout(), now_ms)
-            + self.silence_left_us(now_ms)
+        let (timeout, lost) = (self.round_trip.timeout(), self.loss.share(now_ms));
+        let srtt_us = match self.round_trip.smoothed() {
+            Some((srtt_us, _)) => srtt_us.into(),
+            None => (timeout.as_micros() as f64 * (8.0 * lost).min(1.0)) as u64,
+        };
+        srtt_us + self.loss.penalty_us(timeout, now_ms) + self.silence_left_us(now_ms)
     }
 
     /// The back-off that is left of the classes that say it cannot be reached.
@@ -319,6 +323,15 @@ mod tests {
         assert_eq!((server.loss(due), server.failures(Class::Timeout)), (0.0, (4, 0)));
         assert_eq!(fail(&server, Class::Timeout, due, &mut random), Change::None, "from the start");
         assert_eq!(server.due_ms(false), due + 1);
+    }
+
+    #[test]
+    fn one_that_never_answered_is_taken_for_slow_for_a_while() {
+        let (server, mut random) = server();
+        assert_eq!(server.score_us(0), 0);
+        fail(&server, Class::Timeout, 1_000, &mut random);
+        assert!(server.score_us(1_001) > 400_000);
+        assert!(server.score_us(11_000) < 2_000);
     }
 
     #[test]
