@@ -56,10 +56,17 @@ impl Class {
         }
     }
 
-    /// Whether it says that the server cannot be reached. The others are answers: the server lives.
+    /// Whether it says that the server cannot be reached. After the others it is known to live: TCP is
+    /// used when it answered over UDP.
     #[must_use]
     pub fn is_silence(self) -> bool {
-        matches!(self, Self::Timeout | Self::Network | Self::WrongReplies | Self::Stream)
+        matches!(self, Self::Timeout | Self::Network | Self::WrongReplies)
+    }
+
+    /// Whether it is an answer, if a bad one.
+    #[must_use]
+    pub fn is_answer(self) -> bool {
+        matches!(self, Self::Rcode | Self::Malformed)
     }
 
     /// Failures in a row that open the breaker. SERVFAIL and REFUSED are about one question mostly (a
@@ -69,8 +76,9 @@ impl Class {
     pub fn opens_after(self) -> u32 {
         match self {
             Self::Network => 2,
-            Self::Timeout | Self::WrongReplies | Self::Stream => 3,
-            Self::Malformed => 16,
+            Self::Timeout | Self::WrongReplies => 3,
+            // Answers that UDP carries go on.
+            Self::Stream | Self::Malformed => 16,
             Self::Rcode => 64,
         }
     }

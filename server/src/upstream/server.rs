@@ -128,10 +128,12 @@ impl Server {
         self.last_error.store(now_ms << 8 | (class as u64 + 1), Relaxed);
         self.loss.note(class.is_silence(), now_ms);
         if !class.is_silence() {
-            // It lives: what it was silent about is over.
-            self.round_trip.sample(took);
+            // It lives: its silence is over.
             let silent = Class::ALL.iter().filter(|class| class.is_silence());
             silent.for_each(|&class| self.streak(class).end());
+        }
+        if class.is_answer() {
+            self.round_trip.sample(took);
         }
         self.streak(class).grow(begun_ms, now_ms, random);
         self.claimed_until_ms.store(0, Relaxed);
@@ -338,7 +340,7 @@ mod tests {
     fn a_claim_that_nobody_redeems_ends() {
         let (server, mut random) = server();
         (0..3).for_each(|at| {
-            fail(&server, Class::Stream, at * 10, &mut random);
+            fail(&server, Class::WrongReplies, at * 10, &mut random);
         });
         assert!(server.claim(50));
         assert!(!server.claim(50 + CLAIM_MS - 1) && server.claim(50 + CLAIM_MS));
