@@ -29,3 +29,4 @@ pub use clock::{Clock, Now};
 pub use pool::PooledBuf;
 pub use route::Route;
 pub use socket::{Listener, OpenError};
+pub use sys::watch_set;

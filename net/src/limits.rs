@@ -1,5 +1,5 @@
-//! The limit on open files: one per upstream query in flight and per TCP client, so the usual soft
-//! limit of 1024 is low.
+//! The limit on open files: one per port to an upstream and per TCP client, so the usual soft limit
+//! of 1024 is low.
 
 use std::io;
 

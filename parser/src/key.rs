@@ -302,6 +302,13 @@ impl fmt::Debug for Seed {
 pub struct CaseBits([u64; 4]);
 
 impl CaseBits {
+    /// A case for a name: the letters whose bit is set become upper case. For a nonce in a question,
+    /// the bits come from a CSPRNG.
+    #[must_use]
+    pub const fn new(bits: [u64; 4]) -> Self {
+        Self(bits)
+    }
+
     /// Notes the case of a name in wire format; bytes after the 256th are not looked at.
     #[must_use]
     pub fn of(qname: &[u8]) -> Self {

@@ -179,11 +179,17 @@ pub fn restore_question(
 /// validated, RFC 6840 §5.7), CD and DO from the key's variant, and an OPT record that offers
 /// `udp_size` bytes. Returns its length; `None` if the buffer is too short.
 pub fn write_query(buf: &mut [u8], id: u16, key: &Key<'_>, udp_size: u16) -> Option<usize> {
-    let variant = key.variant();
-    let cd = if variant.checking_disabled() { Flags::CD } else { 0 };
-    let end = write_question(buf, id, Flags::RD | Flags::AD | cd, key)?;
-    let opt = OptWriter::start(buf, end, udp_size, Rcode::NOERROR, variant.dnssec_ok())?;
+    let end = write_plain_query(buf, id, key)?;
+    let dnssec_ok = key.variant().dnssec_ok();
+    let opt = OptWriter::start(buf, end, udp_size, Rcode::NOERROR, dnssec_ok)?;
     Some(opt.finish())
+}
+
+/// As [`write_query`] without an OPT record, for an upstream that does not understand EDNS
+/// (RFC 6891 §7). What DO would ask for cannot be had then.
+pub fn write_plain_query(buf: &mut [u8], id: u16, key: &Key<'_>) -> Option<usize> {
+    let cd = if key.variant().checking_disabled() { Flags::CD } else { 0 };
+    write_question(buf, id, Flags::RD | Flags::AD | cd, key)
 }
 
 /// A header with one question, and the question of the key in lower case.
@@ -294,5 +300,18 @@ mod tests {
         let sent = written(Variant::new(false, false, 9));
         assert_eq!(sent[2..4], *b"\x01\x20");
         assert_eq!(sent[33..], *b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
+    }
+
+    #[test]
+    fn an_upstream_without_edns_is_asked_without_an_opt_record() {
+        let (packet, query) = asked(33);
+        let mut scratch = KeyBuf::default();
+        let (qname, variant) = (query.qname(&packet), Variant::new(false, true, 0));
+        let key = scratch.build(&Seed::new(3), qname, query.qtype, query.qclass, variant);
+        let mut buf = [0xaa; 64];
+        assert_eq!(write_plain_query(&mut buf, 0x1234, &key), Some(33));
+        assert_eq!(buf[..12], *b"\x12\x34\x01\x30\0\x01\0\0\0\0\0\0");
+        assert_eq!(buf[12..33], *b"\x03www\x07example\x03com\0\0\x1c\0\x01");
+        assert_eq!(write_plain_query(&mut buf[..32], 0x1234, &key), None);
     }
 }

@@ -49,6 +49,15 @@ pub enum ResponseError {
     Trailing,
 }
 
+/// How a response repeats the question it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Echo {
+    /// Byte for byte.
+    Exact,
+    /// With the letters of its name in another case.
+    OtherCase,
+}
+
 /// The three sections of records (RFC 1035 §4.1), in the order of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Section {
@@ -144,6 +153,22 @@ impl<'m> Response<'m> {
             && self.qtype == key.qtype()
             && self.qclass == key.qclass()
             && fold::eq_ignore_case(self.qname(), key.qname())
+    }
+
+    /// How this response repeats the question of a query, given as it was sent: `None` if it is no
+    /// response to it. The ID is for the caller to compare.
+    pub fn echo_of(&self, query: &[u8]) -> Option<Echo> {
+        if !self.flags.qr() || self.flags.opcode() != Opcode::QUERY {
+            return None;
+        }
+        let asked = query.get(HEADER_LEN..self.records_at)?;
+        let repeated = self.message.get(HEADER_LEN..self.records_at)?;
+        if asked == repeated {
+            return Some(Echo::Exact);
+        }
+        let (asked_name, asked_type) = asked.split_last_chunk::<4>()?;
+        let (name, qtype) = repeated.split_last_chunk::<4>()?;
+        (asked_type == qtype && fold::eq_ignore_case(asked_name, name)).then_some(Echo::OtherCase)
     }
 
     /// All records in the order of the wire, OPT left out.

@@ -32,7 +32,7 @@ use crate::stream::bounds::Bounds;
 use crate::telemetry::Board;
 use crate::telemetry::http::Observed;
 use crate::telemetry::sightings::Gateway;
-use crate::upstream::{Servers, Upstreams};
+use crate::upstream::{Means, Servers, Upstreams};
 use crate::worker::Worker;
 
 /// Connections that may wait to be accepted at each listener.
@@ -123,6 +123,7 @@ struct Plan {
     gateway: Gateway,
     cores: Vec<usize>,
     max_flights: usize,
+    means: Means,
     timeout: Duration,
     tcp_idle: Duration,
 }
@@ -164,6 +165,11 @@ impl Plan {
             gateway: Gateway::find(),
             cores: config.cores.clone(),
             max_flights: files.flights,
+            means: Means {
+                workers: config.workers,
+                sockets: files.ports,
+                random_case: settings.case_randomization,
+            },
             timeout: Duration::from_millis(settings.upstream_timeout_ms.into()),
             tcp_idle: Duration::from_millis(settings.tcp_idle_ms.into()),
         }
@@ -220,10 +226,12 @@ impl Plan {
         let (clock, tally) = (self.clock.clone(), self.board.tally(number));
         let (post, clients, gateway) = (self.post.clone(), self.clients.clone(), self.gateway);
         let (limits, timeout, max_flights) = (self.limits, self.timeout, self.max_flights);
+        let means = self.means;
         move || {
             let udp_size = service.edns.udp_size;
             let upstreams =
-                Upstreams::new(servers, timeout, udp_size, clock.clone(), tally.clone());
+                Upstreams::new(servers, timeout, udp_size, clock.clone(), tally.clone())
+                    .with_means(means);
             let resolver = Resolver::new(
                 Arc::clone(&service),
                 upstreams,

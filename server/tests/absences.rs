@@ -7,7 +7,7 @@ use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use support::inside::Inside;
-use support::upstream::{Upstream, absence, answer_to, failure};
+use support::upstream::{Upstream, absence, answer_to, failure, name_of};
 use support::{ask, query};
 use swiftlet::telemetry::Counter;
 
@@ -19,7 +19,7 @@ const TTL: u32 = 300;
 fn upstream() -> Upstream {
     Upstream::start(|asked| {
         let message = &asked.message;
-        let (name, rtype) = (message.queries[0].name().to_ascii(), message.queries[0].query_type());
+        let (name, rtype) = (name_of(message), message.queries[0].query_type());
         asked.reply(&match name.split('.').next() {
             Some("www") => answer_to(message, 60),
             Some("bare") => absence(message, ResponseCode::NoError, TTL),

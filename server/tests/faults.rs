@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use support::upstream::{Asked, Upstream, answer_to, failure, silent};
+use support::upstream::{Asked, Upstream, answer_to, failure, name_of, silent};
 use support::{PATIENCE, Swiftlet, ask, client, query};
 
 fn over(upstreams: &[&str], settings: &[(&str, &str)]) -> Swiftlet {
@@ -253,7 +253,7 @@ fn chains_come_in_order_and_loops_are_failures() {
         Record::from_rdata(Name::from_ascii(from).unwrap(), 60, target)
     };
     let upstream = Upstream::start(move |asked| {
-        let name = asked.message.queries[0].name().to_ascii();
+        let name = name_of(&asked.message);
         let mut answer = asked.answer(60);
         answer.answers.clear();
         match name.as_str() {
@@ -319,23 +319,29 @@ fn identical_misses_are_one_question_to_the_upstream() {
 }
 
 #[test]
-fn sockets_go_back_after_time_outs() {
+fn sockets_go_back_after_a_hundred_thousand_time_outs() {
     let (_socket, address) = silent();
     let server = over(&[&address.to_string()], &[("UPSTREAM_TIMEOUT_MS", "20")]);
     let open = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
     // What is opened at the first use only is open then.
     ask(server.dns, &query("first.example.", RecordType::A));
     let before = open();
-    let socket = client(server.dns, PATIENCE);
-    const QUERIES: usize = 2000;
-    for batch in 0..QUERIES / 100 {
-        for name in 0..100 {
-            let name = format!("n{}.example.", batch * 100 + name);
-            socket.send(&query(&name, RecordType::A).to_vec().unwrap()).unwrap();
+    // As many at a time from each client as its socket can hold answers for.
+    const QUERIES: usize = 100_000;
+    const BATCH: usize = 200;
+    let clients: Vec<_> = (0..5).map(|_| client(server.dns, PATIENCE)).collect();
+    let numbers: Vec<_> = (0..QUERIES).collect();
+    for round in numbers.chunks(BATCH * clients.len()) {
+        for (client, numbers) in clients.iter().zip(round.chunks(BATCH)) {
+            for number in numbers {
+                let query = query(&format!("n{number}.example."), RecordType::A);
+                client.send(&query.to_vec().unwrap()).unwrap();
+            }
         }
-        for _ in 0..100 {
-            let mut packet = [0; 512];
-            socket.recv(&mut packet).expect("each fails in time");
+        for client in &clients {
+            for _ in 0..BATCH {
+                client.recv(&mut [0; 512]).expect("each fails in time");
+            }
         }
     }
     assert_eq!(server.settled().get("answers{rcode=\"SERVFAIL\"}"), QUERIES as u64 + 1);
@@ -431,4 +437,93 @@ fn a_client_that_repeats_itself_waits_once() {
     let mut packet = [0; 512];
     socket.recv(&mut packet).expect("one answer");
     assert_eq!(server.settled().get("queries_answered"), 1);
+}
+
+/// An upstream from before EDNS: it is asked without after two questions, as one refusal may be forged.
+#[test]
+fn an_upstream_that_does_not_understand_edns_is_asked_without() {
+    let upstream = Upstream::start(|asked| {
+        let refused = failure(&asked.message, ResponseCode::FormErr);
+        asked.reply(&if asked.message.edns.is_some() { refused } else { asked.answer(60) });
+    });
+    let server = over(&[&upstream.address.to_string()], &[]);
+    for (name, asked) in [("a.example.", 2), ("b.example.", 4), ("c.example.", 5)] {
+        answered(&server, name);
+        assert_eq!(upstream.asked(), asked, "{name}");
+    }
+    let metrics = server.settled();
+    assert_eq!(metrics.get("upstream_edns_fallbacks"), 2);
+    assert_eq!(metrics.sum("upstream_failures"), 0);
+}
+
+/// An upstream that is silent towards EDNS is slow, and nothing else follows from it.
+#[test]
+fn silence_does_not_switch_edns_off() {
+    let upstream = Upstream::start(|asked| {
+        assert!(asked.message.edns.is_some());
+        if name_of(&asked.message).starts_with("known") {
+            asked.reply(&asked.answer(60));
+        }
+    });
+    let server = over(&[&upstream.address.to_string()], &[("UPSTREAM_TIMEOUT_MS", "200")]);
+    for name in ["a.example.", "b.example.", "c.example."] {
+        let answer = ask(server.dns, &query(name, RecordType::A));
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail, "{name}");
+    }
+    assert_eq!(server.settled().get("upstream_edns_fallbacks"), 0);
+}
+
+#[test]
+fn a_reply_in_another_letter_case_is_wrong_once_the_upstream_kept_it() {
+    const NAME: &str =
+        "a-name-with-a-great-many-letters-in-it.of-which-some-are-upper-case.example.";
+    let upstream = Upstream::start(|asked| {
+        let sent = asked.message.queries[0].name().to_ascii();
+        assert_ne!(sent, name_of(&asked.message), "the letters are in random case");
+        if sent.to_ascii_lowercase().starts_with("b-") {
+            let mut lie = asked.answer(60);
+            let lower = lie.queries[0].name().to_lowercase();
+            lie.queries[0].set_name(lower);
+            lie.answers[0].data = RData::A(A::new(203, 0, 113, 66));
+            asked.reply(&lie);
+        }
+        asked.reply(&asked.answer(60));
+    });
+    let server = over(&[&upstream.address.to_string()], &[("WORKERS", "1")]);
+    answered(&server, NAME);
+    let answer = ask(server.dns, &query(&NAME.replacen("a-", "b-", 1), RecordType::A));
+    assert_eq!(answer.answers[0].data, RData::A(A::new(192, 0, 2, 1)));
+    assert_eq!(server.settled().get("upstream_wrong_replies"), 1);
+}
+
+/// The kernel tells a closed port at once, also of ports that were used before.
+#[test]
+fn an_upstream_that_closes_its_port_is_told_at_once() {
+    let (socket, address) = silent();
+    socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    let closing = Arc::new(AtomicBool::new(false));
+    let close = Arc::clone(&closing);
+    let upstream = std::thread::spawn(move || {
+        let mut packet = [0; 512];
+        while !close.load(Ordering::Relaxed) {
+            if let Ok((len, from)) = socket.recv_from(&mut packet) {
+                let answer = answer_to(&Message::from_vec(&packet[..len]).unwrap(), 60);
+                socket.send_to(&answer.to_vec().unwrap(), from).unwrap();
+            }
+        }
+    });
+    let server = over(&[&address.to_string()], &[("UPSTREAM_TIMEOUT_MS", "10000")]);
+    for number in 0..50 {
+        answered(&server, &format!("n{number}.example."));
+    }
+    closing.store(true, Ordering::Relaxed);
+    upstream.join().unwrap();
+    for number in 0..50 {
+        let begun = Instant::now();
+        let answer = ask(server.dns, &query(&format!("after{number}.example."), RecordType::A));
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+    let metrics = server.settled();
+    assert_eq!(metrics.get("upstream_failures{cause=\"timeout\"}"), 0);
 }

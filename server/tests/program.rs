@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use support::upstream::{Upstream, silent};
+use support::upstream::{Upstream, name_of, silent};
 use support::{PATIENCE, Swiftlet, ask, client, exchange, free_port, program, query};
 
 fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
@@ -272,7 +272,7 @@ fn a_stop_is_announced_then_served_through_then_quick() {
 fn a_stop_finishes_what_is_in_flight() {
     let slow = Upstream::start(|asked| {
         // Held back until the stop has begun: the test sends a second datagram then.
-        if asked.message.queries[0].name().to_ascii().starts_with("slow") {
+        if name_of(&asked.message).starts_with("slow") {
             let mut wake = [0; 16];
             let _ = asked.socket.recv(&mut wake);
         }

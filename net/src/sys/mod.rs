@@ -14,4 +14,5 @@ pub(crate) mod segments;
 pub(crate) mod sockaddr;
 pub(crate) mod sockopt;
 pub(crate) mod time;
+pub mod watch_set;
 pub(crate) mod watched;

@@ -45,20 +45,28 @@ pub struct Files {
     pub limit: u64,
     /// TCP connections from clients.
     pub tcp_clients: usize,
-    /// Questions that one worker may have in flight, each with a socket.
+    /// Questions that one worker may have in flight.
     pub flights: usize,
+    /// Sockets that one worker may have open to upstreams: UDP ports and TCP connections.
+    pub ports: usize,
     /// Queries that one client may have waiting.
     pub client_misses: u32,
 }
 
-/// Questions that one worker may have in flight, if the limit of open files allows.
+/// Questions that one worker may have in flight, and sockets for them, if the limit of open files allows.
 const MAX_FLIGHTS: usize = 8192;
+const MAX_PORTS: usize = 8192;
+
+/// Questions that may wait for each socket. It carries up to 16, but one that waits long keeps a socket open
+/// whose others have been answered.
+const FLIGHTS_OF_PORT: usize = 4;
 
 /// Open files of the process as a whole: HTTP and its clients, the control thread's runtime, the log.
 const PROCESS_FILES: u64 = 96;
 
-/// Open files of a worker's runtime, and of each of its listeners: UDP socket, gate and handle, TCP.
-const RUNTIME_FILES: u64 = 8;
+/// Open files of a worker's runtime with the watch on its ports, and of each of its listeners: UDP socket, gate
+/// and handle, TCP.
+const RUNTIME_FILES: u64 = 9;
 const LISTENER_FILES: u64 = 4;
 
 /// One line of `swiftlet config`.
@@ -213,15 +221,16 @@ impl Found {
         share
     }
 
-    /// Of the open files that are left, TCP clients may have half, and questions in flight the rest.
+    /// Of the open files that are left, TCP clients may have half, and sockets to upstreams the rest.
     fn files(&mut self, settings: &Settings, workers: usize, listeners: usize) -> Files {
         // The start raises the limit to the hard one.
         let limit = limits::open_files().map_or(0, |files| files.hard);
         let of_worker = RUNTIME_FILES + listeners as u64 * LISTENER_FILES;
         let left = limit.saturating_sub(PROCESS_FILES + workers as u64 * of_worker);
         let tcp_clients = u64::from(settings.tcp_max_clients).min(left / 2);
-        let for_flights = (left - tcp_clients) / workers as u64;
-        let flights = MAX_FLIGHTS.min(for_flights.max(1) as usize);
+        let for_ports = (left - tcp_clients) / workers as u64;
+        let ports = MAX_PORTS.min(for_ports.max(1) as usize);
+        let flights = MAX_FLIGHTS.min(ports * FLIGHTS_OF_PORT);
         let half = (flights * workers / 2).max(1) as u32;
         if settings.client_misses.is_none() {
             let why = format!("half of the {} questions that may be in flight", flights * workers);
@@ -232,7 +241,7 @@ impl Found {
             self.automatic.push(("SWIFTLET_TCP_MAX_CLIENTS", tcp_clients.to_string(), why));
         }
         let client_misses = settings.client_misses.unwrap_or(half);
-        Files { limit, tcp_clients: tcp_clients as usize, flights, client_misses }
+        Files { limit, tcp_clients: tcp_clients as usize, flights, ports, client_misses }
     }
 
     fn identity(&mut self, settings: &Settings) -> Option<String> {

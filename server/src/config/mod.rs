@@ -117,6 +117,11 @@ pub struct Settings {
     #[arg(default_value = "3000", value_name = "MS")]
     pub upstream_timeout_ms: u32,
 
+    /// Ask upstreams with the letters of names in random case, which their replies have to repeat.
+    #[arg(long, env = "SWIFTLET_CASE_RANDOMIZATION", action = ArgAction::Set)]
+    #[arg(default_value = "true", value_name = "true|false", value_parser = values::switch)]
+    pub case_randomization: bool,
+
     /// Queries that one client may have waiting for upstreams, 1 to 1000000; hits are never limited
     /// [default: half of what may be in flight in all].
     #[arg(long, env = "SWIFTLET_CLIENT_MISSES", value_parser = number::<u32>(1..=1_000_000))]

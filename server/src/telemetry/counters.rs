@@ -113,6 +113,11 @@ counters! {
     ServfailNoSocket: "servfail" {"cause" = "no_socket"}, "Questions for which this process had no socket or port";
     ServfailOverload: "servfail" {"cause" = "overload"}, "Questions over a bound of this process";
     ServfailInternal: "servfail" {"cause" = "internal"}, "Questions whose task ended in a panic";
+    UpstreamLateReplies: "upstream_late_replies", "Replies from upstreams to questions that nobody waited for any more";
+    UpstreamEdnsFallbacks: "upstream_edns_fallbacks", "Questions asked again without EDNS because the upstream did not understand it";
+    UpstreamConnections: "upstream_connections", "TCP connections to upstreams begun";
+    UpstreamPorts: "upstream_ports", "UDP ports opened for questions to upstreams";
+    UpstreamPortsFull: "upstream_ports_full", "Questions to upstreams that found no socket within the limit of open files";
     UpstreamWrongReplies: "upstream_wrong_replies", "Datagrams on an upstream socket that did not answer its question";
     Turns: "worker_turns", "Turns of the worker's loop";
 }

@@ -2,18 +2,24 @@
 //!
 //! [`race()`](race::race) puts one question to them, try after try, until one answers. What it asks for
 //! is here: whom to ask ([`Upstreams::first`], [`Upstreams::next`]), how long to wait
-//! ([`Upstreams::timeout_of`]), and the try itself ([`Upstreams::ask`]): over UDP from a fresh random port
-//! with a random ID, and over TCP when the answer was truncated or the UDP socket drew replies that were
-//! not ours to expect. What is known of each server ([`server::Server`]) is shared by all workers.
+//! ([`Upstreams::timeout_of`]), and the try itself ([`Upstreams::ask`]): over UDP from a random port with a
+//! random ID ([`ports`], [`udp`]), and over TCP when the answer was truncated or replies came that were not
+//! ours to expect ([`tcp`]). What is known of each server ([`server::Server`]) is shared by all workers.
 
 pub mod backoff;
 mod budget;
 mod choice;
 pub mod estimate;
+#[cfg(test)]
+mod fake;
+mod habits;
+mod ports;
+mod question;
 pub mod race;
 pub mod report;
 pub mod server;
 mod tcp;
+mod transport;
 mod udp;
 
 use std::cell::{Cell, RefCell};
@@ -30,6 +36,10 @@ use swiftlet_parser::key::Key;
 use swiftlet_parser::response::Response;
 use swiftlet_parser::rr::Rcode;
 use tokio::time::{Instant, timeout_at};
+
+pub use habits::Habits;
+pub use transport::Means;
+use transport::Transport;
 
 use crate::telemetry::{Counter, Tally};
 use backoff::Class;
@@ -109,9 +119,22 @@ impl Failure {
 pub struct Reply {
     buffer: PooledBuf,
     len: usize,
+    /// The time from when the question was sent until this came.
+    pub took: Duration,
+    /// It came over TCP.
+    pub over_tcp: bool,
+    /// It repeats the name in another letter case.
+    other_case: bool,
 }
 
 impl Reply {
+    /// A reply that came in a datagram.
+    fn copied(message: &[u8], took: Duration) -> Self {
+        let (mut buffer, len) = (PooledBuf::new(message.len()), message.len());
+        buffer.copy_from_slice(message);
+        Self { buffer, len, took, over_tcp: false, other_case: false }
+    }
+
     /// The DNS message.
     #[must_use]
     pub fn message(&self) -> &[u8] {
@@ -167,6 +190,14 @@ impl Servers {
         (count(breakers_opened), count(breakers_closed), count(network_changes))
     }
 
+    fn address(&self, server: usize) -> SocketAddr {
+        self.0.servers[server].address
+    }
+
+    fn habits(&self, server: usize) -> &Habits {
+        &self.0.servers[server].habits
+    }
+
     fn note(&self, change: Change) {
         match change {
             Change::None => {}
@@ -189,10 +220,10 @@ impl Drop for Probing<'_> {
 #[derive(Debug)]
 pub struct Upstreams {
     servers: Servers,
-    /// Draws ports and IDs, each from the full range: a share of it per worker would be guessed faster.
+    transport: Transport,
+    /// For jitter and for what is looked at beside.
     random: RefCell<StdRng>,
     timeout: Duration,
-    udp_size: u16,
     clock: Clock,
     tally: Tally,
     /// Probes of this worker that are under way.
@@ -209,8 +240,16 @@ impl Upstreams {
         clock: Clock,
         tally: Tally,
     ) -> Self {
+        let (means, own) = (Means::default(), (clock.clone(), tally.clone()));
+        let transport = Transport::new(servers.clone(), means, udp_size, own.0, own.1);
         let (random, probes) = (RefCell::new(rand::make_rng()), Cell::new(0));
-        Self { servers, random, timeout, udp_size, clock, tally, probes }
+        Self { servers, transport, random, timeout, clock, tally, probes }
+    }
+
+    /// The same with other means than the default.
+    #[must_use]
+    pub fn with_means(self, means: Means) -> Self {
+        Self { transport: self.transport.with_means(means), ..self }
     }
 
     /// How long a question may take, in all its tries.
@@ -340,34 +379,17 @@ impl Upstreams {
         self.clock.now().boot_ms
     }
 
-    /// One try: asks a server and waits at most `share` for its answer.
+    /// One try: asks a server and waits at most `within` for its answer. Must be called inside a `LocalSet`;
+    /// dropped at any moment, it leaves nothing behind.
     pub async fn ask(
         &self,
         server: usize,
         key: &Key<'_>,
-        share: Duration,
+        within: Duration,
     ) -> Result<Reply, Failure> {
-        let address = self.server(server).address;
         self.server(server).asks();
-        let deadline = Instant::now() + share;
-        let exchange = async {
-            self.tally.inc(Counter::UpstreamQueries);
-            match udp::exchange(self, address, key).await? {
-                udp::Answered::Whole(reply) => Ok(reply),
-                udp::Answered::Truncated | udp::Answered::Suspicious => {
-                    self.tally.inc(Counter::UpstreamTcpQueries);
-                    tcp::exchange(self, address, key).await
-                }
-            }
-        };
+        let deadline = Instant::now() + within;
+        let exchange = self.transport.ask(server, key);
         timeout_at(deadline, exchange).await.unwrap_or(Err(Failure::Timeout))
-    }
-
-    fn random_id(&self) -> u16 {
-        self.random.borrow_mut().random()
-    }
-
-    fn random_port(&self) -> u16 {
-        self.random.borrow_mut().random_range(udp::PORTS)
     }
 }

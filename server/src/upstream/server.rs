@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 
+use super::Habits;
 use super::backoff::{self, Class};
 use super::estimate::{Loss, RoundTrip};
 
@@ -31,6 +32,8 @@ pub const CLAIM_MS: u64 = 1_000;
 pub struct Server {
     /// Where it is asked.
     pub address: SocketAddr,
+    /// How it speaks.
+    pub habits: Habits,
     round_trip: RoundTrip,
     loss: Loss,
     asked: AtomicU64,
@@ -92,6 +95,7 @@ impl Server {
     pub fn new(address: SocketAddr) -> Self {
         Self {
             address,
+            habits: Habits::default(),
             round_trip: RoundTrip::default(),
             loss: Loss::default(),
             asked: AtomicU64::new(0),

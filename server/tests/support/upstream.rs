@@ -38,6 +38,11 @@ impl Asked<'_> {
     }
 }
 
+/// The name that a query asks for, in lower case: upstreams are asked in random case.
+pub fn name_of(query: &Message) -> String {
+    query.queries[0].name().to_lowercase().to_ascii()
+}
+
 /// The response to a query with one A record, or one TXT record if that is asked for.
 pub fn answer_to(query: &Message, ttl: u32) -> Message {
     let mut answer = failure(query, ResponseCode::NoError);
