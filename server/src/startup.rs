@@ -32,7 +32,7 @@ use crate::stream::bounds::Bounds;
 use crate::telemetry::Board;
 use crate::telemetry::http::Observed;
 use crate::telemetry::sightings::Gateway;
-use crate::upstream::{Means, Servers, Upstreams};
+use crate::upstream::{Means, Routes, Servers, Upstreams};
 use crate::worker::Worker;
 
 /// Connections that may wait to be accepted at each listener.
@@ -72,6 +72,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         service: plan.service,
         servers: plan.servers,
         clock: plan.clock,
+        routes: plan.routes,
         lifecycle: plan.lifecycle,
         post: plan.post,
         sockets: opened.into_iter().map(|opened| opened.sockets).collect(),
@@ -111,6 +112,7 @@ fn open_http(http: Http) -> anyhow::Result<Option<TcpListener>> {
 struct Plan {
     service: Arc<Service>,
     servers: Servers,
+    routes: Arc<Routes>,
     limits: store::Limits,
     options: Options,
     kind: Kind,
@@ -126,6 +128,8 @@ struct Plan {
     means: Means,
     timeout: Duration,
     tcp_idle: Duration,
+    /// Between two looks for forwarding loops.
+    loop_probe: Option<Duration>,
 }
 
 /// What a worker reports when its sockets are open.
@@ -139,9 +143,12 @@ struct Opened {
 impl Plan {
     fn new(config: &Config) -> Self {
         let (settings, files) = (&config.settings, &config.files);
+        let zones = settings.forward_zones.iter().map(|zone| (zone.name, zone.servers.as_slice()));
+        let routes = Arc::new(Routes::new(&config.upstreams, zones));
         Self {
             service: Arc::new(service(config)),
-            servers: Servers::new(&config.upstreams),
+            servers: Servers::new(routes.addresses()),
+            routes,
             limits: store::Limits {
                 min_ttl_s: settings.min_ttl,
                 max_ttl_s: settings.max_ttl,
@@ -172,6 +179,8 @@ impl Plan {
             },
             timeout: Duration::from_millis(settings.upstream_timeout_ms.into()),
             tcp_idle: Duration::from_millis(settings.tcp_idle_ms.into()),
+            loop_probe: (settings.loop_probe_s > 0)
+                .then(|| Duration::from_secs(settings.loop_probe_s.into())),
         }
     }
 
@@ -182,7 +191,7 @@ impl Plan {
         reports: mpsc::Sender<anyhow::Result<Opened>>,
     ) -> std::io::Result<JoinHandle<()>> {
         let (options, kind, lifecycle) = (self.options.clone(), self.kind, self.lifecycle.clone());
-        let (bounds, tcp_idle) = (self.bounds.clone(), self.tcp_idle);
+        let (bounds, tcp_idle, loop_probe) = (self.bounds.clone(), self.tcp_idle, self.loop_probe);
         let core = self.cores.get(number).copied();
         let desk = self.desk(number);
         std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
@@ -211,6 +220,11 @@ impl Plan {
                         if let Err(error) = accept(&options.listeners, &streams, &bounds, &desk) {
                             return report_failure(&reports, error);
                         }
+                        // One worker looks for all.
+                        if let (0, Some(every)) = (number, loop_probe) {
+                            let resolver = Rc::clone(&desk.resolver);
+                            tokio::task::spawn_local(resolver.watch_for_loops(every));
+                        }
                         let _ = reports.send(Ok(Opened { number, granted, sockets, pinned }));
                         drop(reports);
                         Worker { backend, desk, streams, lifecycle }.run().await;
@@ -223,6 +237,7 @@ impl Plan {
     /// Builds what a worker answers with; to be called on its thread, which it must not leave.
     fn desk(&self, number: usize) -> impl FnOnce() -> Desk + Send + 'static {
         let (service, servers) = (Arc::clone(&self.service), self.servers.clone());
+        let routes = Arc::clone(&self.routes);
         let (clock, tally) = (self.clock.clone(), self.board.tally(number));
         let (post, clients, gateway) = (self.post.clone(), self.clients.clone(), self.gateway);
         let (limits, timeout, max_flights) = (self.limits, self.timeout, self.max_flights);
@@ -231,7 +246,8 @@ impl Plan {
             let udp_size = service.edns.udp_size;
             let upstreams =
                 Upstreams::new(servers, timeout, udp_size, clock.clone(), tally.clone())
-                    .with_means(means);
+                    .with_means(means)
+                    .routed(routes);
             let resolver = Resolver::new(
                 Arc::clone(&service),
                 upstreams,
@@ -290,11 +306,12 @@ fn service(config: &Config) -> Service {
     let version = concat!("swiftlet ", env!("CARGO_PKG_VERSION"));
     let identity = Identity::new(version, config.identity.as_deref());
     let nsid = identity.name().map(Into::into);
+    let zones: Vec<_> = config.settings.forward_zones.iter().map(|zone| zone.name).collect();
     Service {
         policies: Policies {
             acl: Acl::new(&config.settings.allow),
             identity,
-            special_use: special_use::Zones::default(),
+            special_use: special_use::Zones::new(&zones),
         },
         edns: edns::Settings {
             udp_size: config.settings.udp_size,
@@ -334,6 +351,9 @@ fn announce(config: &Config, plan: &Plan, opened: &[Opened]) {
     let (size, kind) = (format_bytes(config.cache_size), cache::NAME);
     tracing::info!("answer cache of {size} bytes, {kind} ({})", why("SWIFTLET_CACHE_SIZE"));
     tracing::info!("forwarding to {} ({})", list(&config.upstreams), why("SWIFTLET_FORWARD"));
+    for zone in &settings.forward_zones {
+        tracing::info!("forwarding {} to {}", zone.name, list(&zone.servers));
+    }
     tracing::info!("serving clients in {}", list(&settings.allow));
     if let Http::On(address) = settings.http {
         tracing::info!("http://{address}/ has metrics, health, ready and debug/upstreams");

@@ -66,6 +66,68 @@ fn wrong_settings_are_named_with_what_is_expected() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("SWIFTLET_BATCH (--batch): '1025'"));
 }
 
+/// A zone that is not forwarded as it was meant would leak internal names: nothing is guessed or left out.
+#[test]
+fn wrong_forward_zones_are_named_with_the_entry_and_the_reason() {
+    let many: Vec<_> = (0..=1024).map(|number| format!("z{number}=10.0.0.1")).collect();
+    let crowd: Vec<_> = (1..=17).map(|host| format!("10.0.0.{host}")).collect();
+    let rows: [(&str, &[&str]); 13] = [
+        ("corp.example", &["--forward-zones", "'corp.example'", "there is no =", "corp.example="]),
+        ("a.example=10.0.0.1;;b.example=10.0.0.1", &["''", "there is no ="]),
+        ("corp..example=10.0.0.1", &["'corp..example=10.0.0.1'", "empty label", "expected"]),
+        ("a.example=10.0.0.1;b.example=dns", &["'b.example=dns'", "'dns'", "192.0.2.1:5353"]),
+        ("corp.example=", &["'corp.example='", "no servers", "expected"]),
+        ("corp.example=10.0.0.1++10.0.0.2", &["'':", "expected"]),
+        (".=10.0.0.1", &["'.=10.0.0.1'", "SWIFTLET_FORWARD"]),
+        ("db.localhost=10.0.0.1", &["localhost and what is below is always answered here"]),
+        ("a.example=10.0.0.1;A.Example.=10.0.0.2", &["names A.Example. twice", "zone=address"]),
+        ("a.example=10.0.0.1+10.0.0.1:53", &["10.0.0.1:53 twice for a.example.", "leave one out"]),
+        ("a.example=10.0.0.1+127.0.0.1:5300", &["sends a.example. to 127.0.0.1:5300", "another"]),
+        (&many.join(";"), &["has 1025 zones", "at most 1024"]),
+        (&format!("a.example={}", crowd.join("+")), &["17 servers", "at most 16"]),
+    ];
+    for (value, expected) in rows {
+        let settings = [("SWIFTLET_FORWARD", "192.0.2.1"), ("SWIFTLET_FORWARD_ZONES", value)];
+        let output = run(&["config"], &settings);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{value}: {error}");
+        assert_eq!(error.lines().count(), 1, "{value}: {error}");
+        for text in expected.iter().chain(&["SWIFTLET_FORWARD_ZONES"]) {
+            assert!(error.contains(text), "{value}: '{text}' is not in: {error}");
+        }
+    }
+    for (listen, own) in [("0.0.0.0:5399", "127.0.0.99:5399"), ("[::]:5399", "[::1]:5399")] {
+        let zones = format!("corp.example=192.0.2.1+{own}");
+        let settings = [
+            ("SWIFTLET_LISTEN", listen),
+            ("SWIFTLET_FORWARD", "192.0.2.1"),
+            ("SWIFTLET_FORWARD_ZONES", &zones),
+        ];
+        let output = run(&["config"], &settings);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{listen} {own}: {error}");
+        assert!(error.contains(own), "{error}");
+    }
+}
+
+#[test]
+fn config_shows_the_forward_zones_and_what_they_switch_off() {
+    let zones = "corp.example=10.0.0.1+[2001:db8::1]:5353;10.in-addr.arpa=10.0.0.1";
+    let settings = [("SWIFTLET_FORWARD", "192.0.2.1"), ("SWIFTLET_FORWARD_ZONES", zones)];
+    let output = run(&["config"], &settings);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(&format!("SWIFTLET_FORWARD_ZONES={zones}  # environment\n")), "{text}");
+    assert!(text.contains("# 10.in-addr.arpa. is forwarded: its special-use names"), "{text}");
+    assert!(!text.contains("# corp.example"), "{text}");
+    let none = run(&["config"], &settings[..1]);
+    let text = String::from_utf8_lossy(&none.stdout);
+    let line = text.lines().find(|line| line.starts_with("SWIFTLET_FORWARD_ZONES= "));
+    assert!(
+        line.is_some_and(|line| line.contains("every name goes to SWIFTLET_FORWARD")),
+        "{text}"
+    );
+}
+
 #[test]
 fn config_shows_every_setting_with_its_source() {
     let settings = [("SWIFTLET_BATCH", "32"), ("SWIFTLET_FORWARD", "192.0.2.1,[2001:db8::1]:5353")];

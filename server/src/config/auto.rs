@@ -6,7 +6,8 @@ use std::path::Path;
 use swiftlet_net::{cores, limits, memory};
 
 use super::values::{format_bytes, upstream_address};
-use super::{ConfigError, Given, MIB, Settings};
+use super::{ConfigError, Given, MIB, Settings, zones};
+use crate::policy::special_use;
 
 /// The cache's share of the memory limit, and its ceiling when it is automatic.
 const CACHE_SHARE: u64 = 4;
@@ -88,6 +89,9 @@ pub(super) fn resolve(
     let mut found = Found::default();
     let listen = found.listen(settings, given)?;
     let upstreams = found.upstreams(settings, &listen, resolv_conf)?;
+    let is_own = |address| listen.iter().any(|own| is_served_by(address, *own));
+    zones::check(&settings.forward_zones, is_own)?;
+    found.zones(settings);
     let (workers, cores) = found.workers(settings);
     let cache_size = found.cache_size(settings);
     let identity = found.identity(settings);
@@ -181,6 +185,19 @@ impl Found {
             self.automatic.push(("SWIFTLET_FORWARD", join(&upstreams), why.join("; ")));
         }
         Ok(upstreams)
+    }
+
+    /// What the operator should know of the forward zones.
+    fn zones(&mut self, settings: &Settings) {
+        if settings.forward_zones.is_empty() {
+            let why = "every name goes to SWIFTLET_FORWARD";
+            self.automatic.push(("SWIFTLET_FORWARD_ZONES", String::new(), why.into()));
+        }
+        let names = settings.forward_zones.iter().map(|zone| zone.name);
+        for name in names.filter(special_use::Zones::overlaps) {
+            self.notes
+                .push(format!("{name} is forwarded: its special-use names are not answered here"));
+        }
     }
 
     /// How many workers, and the cores to pin them to.

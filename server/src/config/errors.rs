@@ -61,6 +61,43 @@ pub enum ConfigError {
         /// The address.
         address: std::net::SocketAddr,
     },
+    /// More zones than there may be.
+    #[error(
+        "SWIFTLET_FORWARD_ZONES has {given} zones; at most {} are expected",
+        super::zones::MAX_ZONES
+    )]
+    TooManyZones {
+        /// Zones given.
+        given: usize,
+    },
+    /// A zone given twice.
+    #[error(
+        "SWIFTLET_FORWARD_ZONES names {zone} twice; \
+         give it once, with all its servers: zone=address+address"
+    )]
+    ZoneRepeated {
+        /// The zone.
+        zone: String,
+    },
+    /// A server given twice for one zone.
+    #[error("SWIFTLET_FORWARD_ZONES names {address} twice for {zone}; leave one out")]
+    ZoneServerRepeated {
+        /// The zone.
+        zone: String,
+        /// The server.
+        address: std::net::SocketAddr,
+    },
+    /// A zone's server is this server.
+    #[error(
+        "SWIFTLET_FORWARD_ZONES sends {zone} to {address}, an address that this server listens on \
+         itself; another resolver is expected"
+    )]
+    ZoneSelf {
+        /// The zone.
+        zone: String,
+        /// The server.
+        address: std::net::SocketAddr,
+    },
     /// An address to listen on given twice.
     #[error("SWIFTLET_LISTEN names {address} twice; leave one out")]
     ListenRepeated {

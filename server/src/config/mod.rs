@@ -8,6 +8,7 @@
 mod auto;
 mod errors;
 mod values;
+mod zones;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,6 +22,7 @@ pub use errors::ConfigError;
 use errors::unknown_variable;
 pub use values::{Http, format_bytes};
 use values::{bytes_of, http_address, number, socket_address, upstream_address};
+pub use zones::ForwardZone;
 
 /// The prefix of every environment variable that is a setting.
 pub const PREFIX: &str = "SWIFTLET_";
@@ -52,6 +54,20 @@ pub struct Settings {
     #[arg(long, env = "SWIFTLET_FORWARD", value_delimiter = ',', value_parser = upstream_address)]
     #[arg(value_name = "ADDR[:PORT]")]
     pub forward: Option<Vec<SocketAddr>>,
+
+    /// Names that have upstream resolvers of their own, with everything below them:
+    /// `zone=address[:port]+...` separated by semicolons. The longest name wins, and its resolvers alone
+    /// are asked; all other names go to --forward. A zone at, above or below a special-use name switches
+    /// the built-in answers off where they overlap.
+    #[arg(long, env = "SWIFTLET_FORWARD_ZONES", value_delimiter = ';')]
+    #[arg(value_parser = zones::forward_zone, value_name = "ZONE=ADDR[:PORT]+...")]
+    pub forward_zones: Vec<ForwardZone>,
+
+    /// Seconds between two looks whether an upstream forwards back to this server, 0 to 86400; 0 never
+    /// looks.
+    #[arg(long, env = "SWIFTLET_LOOP_PROBE_S", value_parser = number::<u32>(0..=86_400))]
+    #[arg(default_value = "60", value_name = "SECONDS")]
+    pub loop_probe_s: u32,
 
     /// Networks whose clients are served; all others get REFUSED.
     #[arg(long, env = "SWIFTLET_ALLOW", value_delimiter = ',', value_parser = values::network)]
@@ -262,8 +278,9 @@ fn given(command: &clap::Command, matches: &ArgMatches) -> Vec<Given> {
         .map(|(arg, variable)| {
             let id = arg.get_id().as_str();
             let raw = matches.try_get_raw(id).ok().flatten();
+            let delimiter = arg.get_value_delimiter().unwrap_or(',').to_string();
             let value = raw.map(|values| {
-                values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(",")
+                values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(&delimiter)
             });
             let source = match matches.value_source(id) {
                 Some(ValueSource::CommandLine) => "flag",

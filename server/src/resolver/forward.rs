@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use swiftlet_parser::edns::ExtendedError;
 use swiftlet_parser::key::Key;
+use swiftlet_parser::rr::Rcode;
 
 use super::{Outcome, Resolver, store};
 use crate::telemetry::Counter;
@@ -16,13 +17,23 @@ use crate::upstream::race::race;
 /// Asks the upstreams, best first, and stores what it gets.
 pub(super) async fn forward(resolver: &Rc<Resolver>, key: &Key<'_>) -> Outcome {
     let upstreams = &resolver.upstreams;
+    if upstreams.is_own_probe(key) {
+        let text = "this server asked that itself: a forwarding loop";
+        return Outcome::Failure { rcode: Rcode::REFUSED, error: ExtendedError::OTHER, text };
+    }
+    let candidates = upstreams.candidates(key);
+    if candidates.is_empty() {
+        resolver.tally.inc(Counter::ServfailLoop);
+        let text = "every upstream for this name forwards back to this server";
+        return Outcome::servfail(ExtendedError::OTHER, text);
+    }
     let flushes = resolver.service.flushes.count();
     let ask = async |server, within| {
         let reply = upstreams.ask(server, key, within).await?;
         store::store(resolver, key, reply.message(), flushes)
     };
     let beside = |server| probe(resolver, server, key);
-    match race(upstreams, upstreams.candidates(key), ask, beside).await {
+    match race(upstreams, &candidates, ask, beside).await {
         Ok(stored) => Outcome::Answer { stored, age_s: 0 },
         Err(failure) => {
             let (counter, error, text) = explain(failure);

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use swiftlet_cache::{self as cache, Lookup, Store as _};
 use swiftlet_net::clock::Clock;
@@ -129,6 +130,11 @@ impl Resolver {
         self.finish_one(miss, Outcome::servfail(ExtendedError::OTHER, text));
     }
 
+    /// Looks for upstreams that forward back to this server, each `every`. Never ends.
+    pub async fn watch_for_loops(self: Rc<Self>, every: Duration) {
+        self.upstreams.watch_for_loops(&self.service.seed, every).await;
+    }
+
     /// The next finished question, oldest first.
     pub fn take_finished(&self) -> Option<Finished> {
         self.finished.borrow_mut().pop_front()
@@ -165,6 +171,9 @@ impl Resolver {
     fn known(&self, key: &Key<'_>) -> Option<Outcome> {
         let (mut keys, flushes) = (KeyBuf::default(), self.service.flushes.count());
         self.probe(key).or_else(|| {
+            if self.upstreams.is_of_a_parent(key) {
+                return None;
+            }
             let absent = self.probe(&store::nonexistence(&self.service.seed, key, &mut keys))?;
             if let Outcome::Answer { stored, age_s } = &absent {
                 store::keep_absence(self, key, stored, *age_s, flushes);
@@ -238,8 +247,6 @@ impl Drop for Flight {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use swiftlet_net::route::Route;
     use swiftlet_parser::key::{CaseBits, Seed, Variant};
     use swiftlet_parser::query;

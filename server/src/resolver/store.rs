@@ -89,7 +89,9 @@ pub(super) fn store(
     let kind = if scrubbed.negative { Kind::Negative } else { Kind::Data };
     let entry = NewEntry { answer: &stored, ttl_s, stale_s: 0, kind };
     insert(resolver, key, entry, 0, flushes);
-    if response.rcode() == Rcode::NXDOMAIN && scrubbed.answer.is_empty() {
+    // What a forward zone's parent says does not hold for the zone's own servers.
+    let of_a_parent = resolver.upstreams.is_of_a_parent(key);
+    if response.rcode() == Rcode::NXDOMAIN && scrubbed.answer.is_empty() && !of_a_parent {
         let mut keys = KeyBuf::default();
         let marker = nonexistence(&resolver.service.seed, key, &mut keys);
         insert(resolver, &marker, entry, 0, flushes);

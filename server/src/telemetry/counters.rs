@@ -111,6 +111,7 @@ counters! {
     ServfailWrongReplies: "servfail" {"cause" = "wrong_replies"}, "Questions that drew answers to others";
     ServfailStream: "servfail" {"cause" = "stream"}, "Questions for which TCP was refused, closed or broken";
     ServfailNoSocket: "servfail" {"cause" = "no_socket"}, "Questions for which this process had no socket or port";
+    ServfailLoop: "servfail" {"cause" = "loop"}, "Questions all of whose upstreams forward back to this server";
     ServfailOverload: "servfail" {"cause" = "overload"}, "Questions over a bound of this process";
     ServfailInternal: "servfail" {"cause" = "internal"}, "Questions whose task ended in a panic";
     UpstreamLateReplies: "upstream_late_replies", "Replies from upstreams to questions that nobody waited for any more";
@@ -119,6 +120,8 @@ counters! {
     UpstreamPorts: "upstream_ports", "UDP ports opened for questions to upstreams";
     UpstreamPortsFull: "upstream_ports_full", "Questions to upstreams that found no socket within the limit of open files";
     UpstreamWrongReplies: "upstream_wrong_replies", "Datagrams on an upstream socket that did not answer its question";
+    LoopProbes: "loop_probes", "Questions asked to find upstreams that forward back to this server";
+    LoopProbesReturned: "loop_probes_returned", "Those of them that came back";
     Turns: "worker_turns", "Turns of the worker's loop";
 }
 

@@ -23,7 +23,7 @@ use super::{Board, Counter};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::mailbox::Post;
 use crate::pipeline::Service;
-use crate::upstream::Servers;
+use crate::upstream::{Routes, Servers};
 
 /// A worker that does not turn for this long after it was rung is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
@@ -47,6 +47,8 @@ pub struct Observed {
     pub board: Board,
     /// The cache among others.
     pub service: Arc<Service>,
+    /// Where questions go, and who of them forwards back.
+    pub routes: Arc<Routes>,
     /// The phase of the process.
     pub lifecycle: Lifecycle,
     /// The upstreams.

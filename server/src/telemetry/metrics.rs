@@ -102,6 +102,11 @@ impl Shown {
                 "1 when every client seems to be the container's gateway, so that ALLOW cannot tell them apart",
                 u64::from(sightings::are_indistinct(&self.0.board)),
             ),
+            (
+                "upstreams_looping",
+                "Upstreams that forward back to this server and are left out, once for each zone",
+                self.0.routes.looping().count() as u64,
+            ),
             ("ready", "1 while new clients should come here", ready),
         ];
         for (name, help, value) in gauges {

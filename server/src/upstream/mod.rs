@@ -13,6 +13,7 @@ pub mod estimate;
 #[cfg(test)]
 mod fake;
 mod habits;
+mod loops;
 mod ports;
 mod question;
 pub mod race;
@@ -21,7 +22,11 @@ pub mod server;
 mod tcp;
 mod transport;
 mod udp;
+mod zones;
 
+pub use zones::Routes;
+
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -150,8 +155,6 @@ pub struct Servers(Arc<Shared>);
 struct Shared {
     /// In the order of preference.
     servers: Box<[Server]>,
-    /// Their numbers, for questions that any of them may be asked.
-    all: Box<[usize]>,
     hedges: Budget,
     explores: Budget,
     breakers_opened: AtomicU64,
@@ -165,7 +168,6 @@ impl Servers {
     pub fn new(addresses: &[SocketAddr]) -> Self {
         Self(Arc::new(Shared {
             servers: addresses.iter().map(|&address| Server::new(address)).collect(),
-            all: (0..addresses.len()).collect(),
             hedges: Budget::new(HEDGES_PERCENT),
             explores: Budget::new(EXPLORES_PERCENT),
             breakers_opened: AtomicU64::new(0),
@@ -220,6 +222,8 @@ impl Drop for Probing<'_> {
 #[derive(Debug)]
 pub struct Upstreams {
     servers: Servers,
+    /// Which of them a question may go to.
+    routes: Arc<Routes>,
     transport: Transport,
     /// For jitter and for what is looked at beside.
     random: RefCell<StdRng>,
@@ -243,7 +247,16 @@ impl Upstreams {
         let (means, own) = (Means::default(), (clock.clone(), tally.clone()));
         let transport = Transport::new(servers.clone(), means, udp_size, own.0, own.1);
         let (random, probes) = (RefCell::new(rand::make_rng()), Cell::new(0));
-        Self { servers, transport, random, timeout, clock, tally, probes }
+        let addresses: Vec<_> = servers.0.servers.iter().map(|server| server.address).collect();
+        let routes = Arc::new(Routes::new(&addresses, []));
+        Self { servers, routes, transport, random, timeout, clock, tally, probes }
+    }
+
+    /// The same with other routes than all names to all servers; the servers are those of
+    /// [`Routes::addresses`].
+    #[must_use]
+    pub fn routed(self, routes: Arc<Routes>) -> Self {
+        Self { routes, ..self }
     }
 
     /// The same with other means than the default.
@@ -258,10 +271,17 @@ impl Upstreams {
         self.timeout
     }
 
-    /// The servers that may be asked a question, in the order of preference.
+    /// The servers that a question may go to, in the order of preference: those of the longest forward
+    /// zone that its name is in. None if all of them forward back to this server.
     #[must_use]
-    pub fn candidates(&self, _key: &Key<'_>) -> &[usize] {
-        &self.servers.0.all
+    pub fn candidates(&self, key: &Key<'_>) -> Cow<'_, [usize]> {
+        self.routes.candidates(key)
+    }
+
+    /// Whether the question is for the parent of a forward zone: DS at the zone's name.
+    #[must_use]
+    pub fn is_of_a_parent(&self, key: &Key<'_>) -> bool {
+        self.routes.is_of_a_parent(key)
     }
 
     /// Whom to ask first, and whom to look at beside. A question's share of extra queries is earned.

@@ -62,6 +62,11 @@ impl Knot {
 
     /// As [`start`](Self::start), on a given address.
     pub fn start_at(address: SocketAddr) -> Self {
+        Self::start_by(Command::new("knotd"), address)
+    }
+
+    /// As [`start_at`](Self::start_at), by a command that ends with the program's name.
+    pub fn start_by(mut knotd: Command, address: SocketAddr) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         let path = home.path().display();
         let config = format!(
@@ -75,7 +80,7 @@ impl Knot {
         std::fs::write(home.path().join("knot.conf"), config).expect("a file can be written");
         std::fs::write(home.path().join("zone"), zone()).expect("a file can be written");
         std::fs::write(home.path().join("signed"), SIGNED_ZONE).expect("a file can be written");
-        let child = Command::new("knotd")
+        let child = knotd
             .arg("-c")
             .arg(home.path().join("knot.conf"))
             .stdout(Stdio::null())

@@ -5,6 +5,7 @@
 pub mod allocations;
 pub mod inside;
 pub mod knot;
+pub mod netns;
 pub mod upstream;
 
 use std::collections::HashMap;
@@ -80,6 +81,8 @@ impl Swiftlet {
         let http = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut command = program();
         command.env("SWIFTLET_LISTEN", dns.to_string()).env("SWIFTLET_HTTP", http.to_string());
+        // Questions of its own would be counted among those of the tests.
+        command.env("SWIFTLET_LOOP_PROBE_S", "0");
         for (name, value) in settings {
             command.env(format!("SWIFTLET_{name}"), value);
         }
@@ -251,7 +254,12 @@ pub fn query(name: &str, rtype: RecordType) -> Message {
 
 /// A client's socket, which waits for an answer at most `patience`.
 pub fn client(server: SocketAddr, patience: Duration) -> UdpSocket {
-    let any = if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+    let any = match (server.ip().is_loopback(), server.is_ipv4()) {
+        (true, true) => "127.0.0.1:0",
+        (true, false) => "[::1]:0",
+        (false, true) => "0.0.0.0:0",
+        (false, false) => "[::]:0",
+    };
     let socket = UdpSocket::bind(any).expect("a free port");
     socket.connect(server).expect("loopback is reachable");
     socket.set_read_timeout(Some(patience)).expect("a time-out can be set");
