@@ -27,6 +27,12 @@ pub enum Clock {
     },
     /// Stands still until it is told otherwise.
     Manual(Manual),
+    /// Runs with tokio's timers, from 1 ms at that instant on: where a test pauses those, it sees one
+    /// time.
+    Timers {
+        /// When it began.
+        since: tokio::time::Instant,
+    },
 }
 
 impl Clock {
@@ -39,6 +45,10 @@ impl Clock {
                 Now { boot_ms, wall_s: wall.as_secs() }
             }
             Self::Manual(manual) => manual.now(),
+            Self::Timers { since } => {
+                let boot_ms = 1 + since.elapsed().as_millis() as u64;
+                Now { boot_ms, wall_s: boot_ms / 1000 }
+            }
         }
     }
 }

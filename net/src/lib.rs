@@ -17,6 +17,7 @@ pub mod clock;
 pub mod cores;
 pub mod limits;
 pub mod memory;
+pub mod network;
 pub mod owner;
 pub mod pool;
 pub mod route;

@@ -5,14 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use swiftlet_net::clock::Clock;
+use swiftlet_net::network::Changes;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::lifecycle::Phase;
 use crate::telemetry::http::{self, Observed};
 use crate::telemetry::sightings::{self, Gateway};
+use crate::upstream::Servers;
 
-/// How often it is looked whether clients can be told apart.
+/// How often it is looked whether clients can be told apart, and which upstreams are down.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The least time between two changes of the network that are acted upon: where containers come and go,
+/// there is always one.
+const NETWORK_REST: Duration = Duration::from_secs(1);
 
 /// Serves HTTP and waits for SIGTERM or SIGINT; then goes unready at once, lets the workers serve
 /// `lameduck` more, and tells them to stop. A second signal cuts the lameduck time short.
@@ -32,6 +39,8 @@ pub(crate) fn run(
         if let Some(listener) = http {
             tokio::spawn(serve_http(listener, Arc::clone(observed)));
         }
+        tokio::spawn(watch_network(observed.servers.clone()));
+        tokio::spawn(tell_of_upstreams(observed.servers.clone(), observed.clock.clone()));
         if let Some(address) = gateway.address() {
             tokio::spawn(warn_of_indistinct_clients(address, Arc::clone(observed)));
         }
@@ -64,6 +73,52 @@ async fn warn_of_indistinct_clients(gateway: IpAddr, observed: Arc<Observed>) {
     tracing::warn!(
         "every client so far seems to be {gateway}, the container's gateway: the engine hides their \
          addresses, so SWIFTLET_ALLOW cannot tell them apart; use host networking"
+    );
+}
+
+/// Says when an upstream is down and when it is up again: one line each at most every look, so that one
+/// that flaps does not fill the log.
+async fn tell_of_upstreams(servers: Servers, clock: Clock) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    let mut down: Vec<bool> = Vec::new();
+    loop {
+        looks.tick().await;
+        let shown = servers.shown(clock.now().boot_ms);
+        down.resize(shown.len(), false);
+        for (was_down, upstream) in down.iter_mut().zip(&shown) {
+            let is_down = upstream.state != "closed";
+            if is_down == std::mem::replace(was_down, is_down) {
+                continue;
+            }
+            let address = &upstream.address;
+            let why = upstream.last_error.as_ref().map_or("", |last| &*last.class);
+            match is_down {
+                true => tracing::warn!(
+                    "upstream {address} is down ({why}): it is probed until it answers"
+                ),
+                false => tracing::info!("upstream {address} answers again"),
+            }
+        }
+    }
+}
+
+/// Ends the back-offs of all upstreams when the machine's addresses or routes change: what failed before
+/// may be reached now.
+async fn watch_network(servers: Servers) {
+    let watch = async {
+        let mut changes = Changes::listen()?;
+        loop {
+            changes.next().await?;
+            servers.forget_failures();
+            tracing::debug!("addresses or routes changed: upstreams are tried anew");
+            tokio::time::sleep(NETWORK_REST).await;
+        }
+    };
+    let ended: std::io::Result<std::convert::Infallible> = watch.await;
+    let Err(error) = ended;
+    tracing::warn!(
+        "changes of addresses and routes are not seen ({error}): after one, upstreams that failed \
+         are tried again within 5 s"
     );
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use swiftlet::config::{Command, Config, ConfigError, LogLevel, Settings};
-use swiftlet::{health, startup};
+use swiftlet::{health, startup, upstream};
 use tracing::level_filters::LevelFilter;
 
 #[global_allocator]
@@ -29,6 +29,16 @@ fn main() -> ExitCode {
         }
         Some(Command::Health) => match health::check(&config.listen) {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("swiftlet: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        Some(Command::Upstreams) => match upstream::report::fetch(config.settings.http) {
+            Ok(servers) => {
+                print!("{}", upstream::report::table(&servers));
+                ExitCode::SUCCESS
+            }
             Err(error) => {
                 eprintln!("swiftlet: {error:#}");
                 ExitCode::FAILURE

@@ -70,6 +70,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let observed = Arc::new(Observed {
         board: plan.board,
         service: plan.service,
+        servers: plan.servers,
+        clock: plan.clock,
         routes: plan.routes,
         lifecycle: plan.lifecycle,
         post: plan.post,
@@ -355,7 +357,7 @@ fn announce(config: &Config, plan: &Plan, opened: &[Opened]) {
     }
     tracing::info!("serving clients in {}", list(&settings.allow));
     if let Http::On(address) = settings.http {
-        tracing::info!("http://{address}/ has metrics, health and ready");
+        tracing::info!("http://{address}/ has metrics, health, ready and debug/upstreams");
     }
     for note in &config.notes {
         tracing::info!("{note}");

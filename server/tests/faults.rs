@@ -70,7 +70,8 @@ fn a_dead_upstream_gives_servfail_with_the_reason_while_known_names_are_answered
     assert_eq!(extended_error(&answer), Some(22), "No Reachable Authority");
     assert!((400..1500).contains(&took.as_millis()), "{took:?} with a time-out of 600 ms");
     let metrics = server.settled();
-    assert_eq!(metrics.get("upstream_failures{cause=\"timeout\"}"), 2);
+    assert!(metrics.get("upstream_failures{cause=\"timeout\"}") >= 2);
+    assert_eq!(metrics.get("servfail{cause=\"timeout\"}"), 1);
 }
 
 #[test]
@@ -365,17 +366,16 @@ fn a_lost_datagram_does_not_move_the_preference_for_good() {
     answered(&server, "lost.example.");
     assert_eq!(second.asked(), 1);
     let deadline = Instant::now() + PATIENCE;
+    let mut asked = usize::MAX;
     let mut number = 0;
-    while first.asked() == 1 {
-        number += 1;
-        answered(&server, &format!("n{number}.example."));
-        assert!(Instant::now() < deadline, "the first is asked again when its time is over");
+    while second.asked() != asked {
+        assert!(Instant::now() < deadline, "the first is preferred again, as configured");
+        asked = second.asked();
+        for _ in 0..10 {
+            number += 1;
+            answered(&server, &format!("n{number}.example."));
+        }
     }
-    let asked = second.asked();
-    for number in 0..10 {
-        answered(&server, &format!("again{number}.example."));
-    }
-    assert_eq!(second.asked(), asked, "and preferred as configured");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 pub(crate) mod client;
 pub(crate) mod cmsg;
 pub(crate) mod mmsg;
+pub(crate) mod netlink;
 pub(crate) mod region;
 pub(crate) mod resource;
 pub(crate) mod segments;

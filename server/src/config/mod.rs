@@ -164,7 +164,7 @@ pub struct Settings {
     #[arg(default_value = "10000", value_name = "MS")]
     pub tcp_idle_ms: u32,
 
-    /// Address of /metrics, /health and /ready, or `off`.
+    /// Address of /metrics, /health, /ready and /debug/upstreams, or `off`.
     #[arg(long, env = "SWIFTLET_HTTP", value_parser = http_address)]
     #[arg(default_value = "127.0.0.1:8053", value_name = "ADDR:PORT|off")]
     pub http: Http,
@@ -201,6 +201,8 @@ pub enum Command {
     Config,
     /// Ask the running server over DNS whether it answers; exit 0 if so, 1 if not.
     Health,
+    /// Print what the running server knows of its upstreams, asked over HTTP.
+    Upstreams,
 }
 
 /// How datagrams are received and sent.

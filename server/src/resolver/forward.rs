@@ -1,81 +1,99 @@
-//! Forwarding: one question, asked of upstreams until one of them gives an answer that can be stored.
+//! Forwarding: one question, put to the upstreams until one of them gives an answer that can be stored.
 //!
-//! Bounds: [`MAX_TRIES`] tries and the time-out of the whole question, of which each try gets an
-//! equal share of what is left. A single upstream is tried twice, for a datagram may get lost.
+//! The tries and their time are [`race`]'s. What comes beside an answer is asked apart from it
+//! ([`probe`]), so that nobody waits for it.
 
-use std::time::Duration;
+use std::rc::Rc;
 
 use swiftlet_parser::edns::ExtendedError;
 use swiftlet_parser::key::Key;
 use swiftlet_parser::rr::Rcode;
-use tokio::time::Instant;
 
 use super::{Outcome, Resolver, store, timeline};
+use crate::telemetry::Counter;
 use crate::upstream::Failure;
-
-/// Tries for one question.
-const MAX_TRIES: usize = 3;
-
-/// A try is not begun with less time than this left.
-const MIN_TRY: Duration = Duration::from_millis(5);
+use crate::upstream::race::race;
 
 /// Asks the upstreams, best first, and stores what it gets.
-pub(super) async fn forward(resolver: &Resolver, key: &Key<'_>) -> Outcome {
-    let deadline = Instant::now() + resolver.upstreams.timeout();
-    if resolver.upstreams.is_own_probe(key) {
+pub(super) async fn forward(resolver: &Rc<Resolver>, key: &Key<'_>) -> Outcome {
+    let upstreams = &resolver.upstreams;
+    if upstreams.is_own_probe(key) {
         let text = "this server asked that itself: a forwarding loop";
-        return Outcome::Failure { rcode: Rcode::REFUSED, error: ExtendedError::OTHER, text: text.into() };
+        return Outcome::failure(Rcode::REFUSED, ExtendedError::OTHER, text);
     }
-    let order = resolver.upstreams.order(key);
-    if order.is_empty() {
+    let candidates = upstreams.candidates(key);
+    if candidates.is_empty() {
+        resolver.tally.inc(Counter::ServfailLoop);
         let text = "every upstream for this name forwards back to this server";
         return Outcome::servfail(ExtendedError::OTHER, text);
     }
-    let tries = order.len().clamp(2, MAX_TRIES);
-    let mut last = Failure::Timeout;
     let flushes = resolver.service.flushes.count();
-    for (tried, &server) in order.iter().cycle().take(tries).enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left < MIN_TRY {
-            break;
-        }
-        let share = left / (tries - tried) as u32;
-        timeline::note(|| format!("asking {}", resolver.upstreams.address(server)));
-        let result = match resolver.upstreams.ask(server, key, share).await {
-            Ok(reply) => store::store(resolver, key, reply.message(), flushes),
-            Err(failure) => Err(failure),
+    let ask = async |server, within| {
+        timeline::note(|| format!("asking {}", upstreams.address(server)));
+        let asked = async {
+            let reply = upstreams.ask(server, key, within).await?;
+            store::store(resolver, key, reply.message(), flushes)
         };
-        match result {
-            Ok(stored) => {
-                resolver.upstreams.succeeded(server);
-                return Outcome::Answer { stored, age_s: 0 };
+        let result = asked.await;
+        if let Err(failure) = &result {
+            timeline::note(|| format!("failed: {failure:?}"));
+        }
+        result
+    };
+    let beside = |server| probe(resolver, server, key);
+    match race(upstreams, &candidates, ask, beside).await {
+        Ok(stored) => Outcome::Answer { stored, age_s: 0 },
+        Err(failure) => {
+            let (counter, error, text) = explain(failure);
+            resolver.tally.inc(counter);
+            if failure == Failure::NoSocket {
+                // It is this process that is at its limit: nothing to hold against the name.
+                return Outcome::Shed { text };
             }
-            Err(failure) => {
-                timeline::note(|| format!("failed: {failure:?}"));
-                resolver.upstreams.failed(server, failure);
-                last = failure;
-            }
+            Outcome::servfail(error, text)
         }
     }
-    if last == Failure::NoSocket {
-        // It is this process that is at its limit: nothing to hold against the name.
-        return Outcome::Shed { text: "no socket could be opened" };
-    }
-    let (error, text) = explain(last);
-    Outcome::servfail(error, text)
 }
 
-/// What the client is told of the last failure (RFC 8914 §4).
-fn explain(failure: Failure) -> (ExtendedError, &'static str) {
-    match failure {
-        Failure::Timeout => (ExtendedError::NO_REACHABLE_AUTHORITY, "no upstream answered in time"),
-        Failure::Network => (ExtendedError::NETWORK_ERROR, "no upstream could be reached"),
-        Failure::Rcode(_) => (ExtendedError::OTHER, "the upstreams could not answer"),
-        Failure::WrongReplies => {
-            (ExtendedError::INVALID_DATA, "an upstream answered another question")
+/// Puts the question to one more server in a task of its own, to know how that one is.
+fn probe(resolver: &Rc<Resolver>, server: usize, key: &Key<'_>) {
+    let (resolver, hash, bytes) = (Rc::clone(resolver), key.hash, key.bytes.to_vec());
+    tokio::task::spawn_local(async move {
+        if let Some(key) = Key::from_bytes(hash, &bytes) {
+            resolver.upstreams.probe(server, &key).await;
         }
-        Failure::Stream => (ExtendedError::NETWORK_ERROR, "an upstream's TCP does not work"),
-        Failure::Malformed => (ExtendedError::INVALID_DATA, "an upstream's answer made no sense"),
-        Failure::NoSocket => (ExtendedError::OTHER, "no socket could be opened"),
+    });
+}
+
+/// What is counted of the failure, and what the client is told of it (RFC 8914 §4).
+fn explain(failure: Failure) -> (Counter, ExtendedError, &'static str) {
+    match failure {
+        Failure::Timeout => (
+            Counter::ServfailTimeout,
+            ExtendedError::NO_REACHABLE_AUTHORITY,
+            "no upstream answered in time",
+        ),
+        Failure::Network => {
+            (Counter::ServfailNetwork, ExtendedError::NETWORK_ERROR, "no upstream could be reached")
+        }
+        Failure::Rcode(_) => {
+            (Counter::ServfailRcode, ExtendedError::OTHER, "the upstreams could not answer")
+        }
+        Failure::Malformed => (
+            Counter::ServfailMalformed,
+            ExtendedError::INVALID_DATA,
+            "an upstream's answer made no sense",
+        ),
+        Failure::WrongReplies => (
+            Counter::ServfailWrongReplies,
+            ExtendedError::INVALID_DATA,
+            "an upstream answered other questions only",
+        ),
+        Failure::Stream => {
+            (Counter::ServfailStream, ExtendedError::NETWORK_ERROR, "the upstreams' TCP failed")
+        }
+        Failure::NoSocket => {
+            (Counter::ServfailNoSocket, ExtendedError::OTHER, "no socket could be opened")
+        }
     }
 }

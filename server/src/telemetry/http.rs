@@ -1,6 +1,7 @@
-//! The HTTP endpoint of the control thread: `/metrics`, `/health`, `/ready`.
+//! The HTTP endpoint of the control thread: `/metrics`, `/health`, `/ready`, `/debug/upstreams`.
 //!
-//! `/health` says whether every worker still turns, `/ready` whether new clients should come here.
+//! `/health` says whether every worker still turns, `/ready` whether new clients should come here,
+//! `/debug/upstreams` what is known of each upstream (JSON).
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use swiftlet_net::clock::Clock;
 use tokio::sync::Semaphore;
 
 use super::{Board, Counter};
@@ -21,7 +23,7 @@ use super::{metrics, query};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::mailbox::Post;
 use crate::pipeline::Service;
-use crate::upstream::Routes;
+use crate::upstream::{Routes, Servers};
 
 /// A worker that does not turn for this long after it was rung is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
@@ -49,6 +51,10 @@ pub struct Observed {
     pub routes: Arc<Routes>,
     /// The phase of the process.
     pub lifecycle: Lifecycle,
+    /// The upstreams.
+    pub servers: Servers,
+    /// The time, for how long ago things were.
+    pub clock: Clock,
     /// The bells of the workers.
     pub post: Post,
     /// The workers' sockets, for what the kernel dropped at them; by worker.
@@ -63,6 +69,7 @@ pub async fn serve(listener: TcpListener, observed: Arc<Observed>) -> std::io::R
         .route("/metrics", get(show_metrics))
         .route("/health", get(health))
         .route("/ready", get(ready))
+        .route("/debug/upstreams", get(upstreams))
         .with_state(observed);
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -98,6 +105,7 @@ async fn index() -> &'static str {
         "/metrics  counters for Prometheus\n",
         "/health   200 while every worker turns\n",
         "/ready    200 while new clients should come here\n",
+        "/debug/upstreams  what is known of each upstream, as JSON\n",
     )
 }
 
@@ -105,6 +113,14 @@ async fn show_metrics(State(observed): State<Arc<Observed>>) -> impl IntoRespons
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     match metrics::encode(&observed) {
         Ok(text) => Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text)),
+        Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+async fn upstreams(State(observed): State<Arc<Observed>>) -> impl IntoResponse {
+    let shown = observed.servers.shown(observed.clock.now().boot_ms);
+    match serde_json::to_string_pretty(&shown) {
+        Ok(text) => Ok(([(header::CONTENT_TYPE, "application/json")], text + "\n")),
         Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }

@@ -38,6 +38,7 @@ impl Collector for Shown {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         self.encode_counters(&mut encoder)?;
         self.encode_workers(&mut encoder)?;
+        self.encode_upstreams(&mut encoder)?;
         encode_cache(&mut encoder, &self.0.service.cache.stats())?;
         self.encode_gauges(&mut encoder)
     }
@@ -79,6 +80,16 @@ impl Shown {
             (worker(number), ConstCounter::<u64>::new(drops))
         });
         family(encoder, &DROPPED_BY_KERNEL, MetricType::Counter, dropped)
+    }
+
+    /// What all workers found out together, so that no worker's counter has it.
+    fn encode_upstreams(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let (opened, closed, network_changes) = self.0.servers.changes();
+        let breakers = [("open", opened), ("closed", closed)]
+            .map(|(to, count)| ([("to", to)], ConstCounter::<u64>::new(count)));
+        family(encoder, &UPSTREAM_BREAKERS, MetricType::Counter, breakers.into_iter())?;
+        let changes = ConstCounter::<u64>::new(network_changes);
+        single(encoder, &NETWORK_CHANGES, MetricType::Counter, &changes)
     }
 
     fn encode_gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
@@ -170,6 +181,18 @@ const CACHE_REFUSED: Row = Row {
     name: "cache_refused",
     label: None,
     help: "Answers not stored: too large, or too much that had left was still being read",
+};
+
+const UPSTREAM_BREAKERS: Row = Row {
+    name: "upstream_breaker_changes",
+    label: None,
+    help: "Upstreams that were given up for a while (open), and taken up again (closed)",
+};
+
+const NETWORK_CHANGES: Row = Row {
+    name: "network_changes",
+    label: None,
+    help: "Changes of this machine's addresses and routes, each of which ends all back-offs",
 };
 
 const RECEIVED_BY_WORKER: Row = Row {

@@ -1,15 +1,24 @@
 //! Upstreams: the servers that questions are forwarded to, and one try at one of them.
 //!
-//! [`Upstreams::order`] says whom to ask, best first; [`Upstreams::ask`] asks: over UDP from a random port
-//! with a random ID ([`ports`], [`udp`]), and over TCP when the answer was truncated or replies came that
-//! were not ours to expect ([`tcp`]). What is known of each server is shared by all workers.
+//! [`race()`](race::race) puts one question to them, try after try, until one answers. What it asks for
+//! is here: whom to ask ([`Upstreams::first`], [`Upstreams::next`]), how long to wait
+//! ([`Upstreams::timeout_of`]), and the try itself ([`Upstreams::ask`]): over UDP from a random port with a
+//! random ID ([`ports`], [`udp`]), and over TCP when the answer was truncated or replies came that were not
+//! ours to expect ([`tcp`]). What is known of each server ([`server::Server`]) is shared by all workers.
 
+pub mod backoff;
+mod budget;
+mod choice;
+pub mod estimate;
 #[cfg(test)]
 mod fake;
 mod habits;
 mod loops;
 mod ports;
 mod question;
+pub mod race;
+pub mod report;
+pub mod server;
 mod tcp;
 mod transport;
 mod udp;
@@ -18,14 +27,18 @@ mod zones;
 pub use zones::Routes;
 
 use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use rand::RngExt;
+use rand::rngs::StdRng;
 use swiftlet_net::clock::Clock;
 use swiftlet_net::pool::PooledBuf;
 use swiftlet_parser::key::Key;
+use swiftlet_parser::response::Response;
 use swiftlet_parser::rr::Rcode;
 use tokio::time::{Instant, timeout_at};
 
@@ -34,12 +47,25 @@ pub use transport::Means;
 use transport::Transport;
 
 use crate::telemetry::{Counter, Tally};
+use backoff::Class;
+use budget::Budget;
+use choice::Choice;
+use server::{CLAIM_MS, Change, Server, State};
 
-/// How long a server that did not answer is avoided: doubled with each failure in a row.
-const AVOIDED_MIN_MS: u64 = 250;
+/// Extra queries by asking a second server when the first is slow, in a hundred questions.
+const HEDGES_PERCENT: u64 = 3;
 
-/// The longest time for which a server is avoided; after an outage it is asked again this soon.
-const AVOIDED_MAX_MS: u64 = 5_000;
+/// Extra queries by looking at servers that are not among the best, in a hundred questions.
+const EXPLORES_PERCENT: u64 = 1;
+
+/// One question in so many is drawn for that; the percentage above bounds what comes of it.
+const EXPLORE_ONE_IN: u32 = 64;
+
+/// The least time before a second server is asked because the first is slow.
+const MIN_HEDGE: Duration = Duration::from_millis(5);
+
+/// Probes that a worker may have under way; more are left out and counted.
+const MAX_PROBES: usize = 64;
 
 /// Why a try failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +78,9 @@ pub enum Failure {
     Rcode(Rcode),
     /// What it answered is no answer to the question.
     Malformed,
-    /// Over TCP too it answered another question.
+    /// It gave answers to other questions only, over TCP too.
     WrongReplies,
-    /// TCP was needed and could not be had, or broke.
+    /// TCP was refused, closed or broken.
     Stream,
     /// This process could not open a socket: the limit of open files, or no free port was found.
     NoSocket,
@@ -71,6 +97,25 @@ impl Failure {
             Self::WrongReplies => Counter::UpstreamMismatches,
             Self::Stream => Counter::UpstreamStreams,
         }
+    }
+
+    /// The class it counts as at the server; none when the server is not to blame.
+    fn class(self) -> Option<Class> {
+        match self {
+            Self::Timeout => Some(Class::Timeout),
+            Self::Network => Some(Class::Network),
+            Self::Rcode(_) => Some(Class::Rcode),
+            Self::Malformed => Some(Class::Malformed),
+            Self::WrongReplies => Some(Class::WrongReplies),
+            Self::Stream => Some(Class::Stream),
+            Self::NoSocket => None,
+        }
+    }
+
+    /// Whether the server answered, and to ask it the same again makes little sense.
+    #[must_use]
+    pub fn is_answer(self) -> bool {
+        matches!(self, Self::Rcode(_) | Self::Malformed)
     }
 }
 
@@ -104,38 +149,72 @@ impl Reply {
 
 /// The servers, shared by all workers.
 #[derive(Clone, Debug)]
-pub struct Servers(Arc<[Server]>);
+pub struct Servers(Arc<Shared>);
 
 #[derive(Debug)]
-struct Server {
-    address: SocketAddr,
-    /// How it speaks.
-    habits: Habits,
-    /// Tries in a row that got no answer.
-    failures: AtomicU32,
-    /// Until then (as `Now::boot_ms`) others are preferred.
-    avoided_until_ms: AtomicU64,
+struct Shared {
+    /// In the order of preference.
+    servers: Box<[Server]>,
+    hedges: Budget,
+    explores: Budget,
+    breakers_opened: AtomicU64,
+    breakers_closed: AtomicU64,
+    network_changes: AtomicU64,
 }
 
 impl Servers {
     /// The servers in the order of preference.
     #[must_use]
     pub fn new(addresses: &[SocketAddr]) -> Self {
-        let server = |&address| Server {
-            address,
-            habits: Habits::default(),
-            failures: AtomicU32::new(0),
-            avoided_until_ms: AtomicU64::new(0),
-        };
-        Self(addresses.iter().map(server).collect())
+        Self(Arc::new(Shared {
+            servers: addresses.iter().map(|&address| Server::new(address)).collect(),
+            hedges: Budget::new(HEDGES_PERCENT),
+            explores: Budget::new(EXPLORES_PERCENT),
+            breakers_opened: AtomicU64::new(0),
+            breakers_closed: AtomicU64::new(0),
+            network_changes: AtomicU64::new(0),
+        }))
+    }
+
+    /// Forgets the failures of all, because the machine's addresses or routes changed.
+    pub fn forget_failures(&self) {
+        self.0.network_changes.fetch_add(1, Relaxed);
+        for server in &self.0.servers {
+            self.note(server.forget_failures());
+        }
+    }
+
+    /// How often a breaker opened and closed, and how often the machine's network changed.
+    #[must_use]
+    pub fn changes(&self) -> (u64, u64, u64) {
+        let Shared { breakers_opened, breakers_closed, network_changes, .. } = &*self.0;
+        let count = |count: &AtomicU64| count.load(Relaxed);
+        (count(breakers_opened), count(breakers_closed), count(network_changes))
     }
 
     fn address(&self, server: usize) -> SocketAddr {
-        self.0[server].address
+        self.0.servers[server].address
     }
 
     fn habits(&self, server: usize) -> &Habits {
-        &self.0[server].habits
+        &self.0.servers[server].habits
+    }
+
+    fn note(&self, change: Change) {
+        match change {
+            Change::None => {}
+            Change::Opened => _ = self.0.breakers_opened.fetch_add(1, Relaxed),
+            Change::Closed => _ = self.0.breakers_closed.fetch_add(1, Relaxed),
+        }
+    }
+}
+
+/// A probe that is under way.
+struct Probing<'a>(&'a Cell<usize>);
+
+impl Drop for Probing<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -146,9 +225,13 @@ pub struct Upstreams {
     /// Which of them a question may go to.
     routes: Arc<Routes>,
     transport: Transport,
+    /// For jitter and for what is looked at beside.
+    random: RefCell<StdRng>,
     timeout: Duration,
     clock: Clock,
     tally: Tally,
+    /// Probes of this worker that are under way.
+    probes: Cell<usize>,
 }
 
 impl Upstreams {
@@ -161,17 +244,12 @@ impl Upstreams {
         clock: Clock,
         tally: Tally,
     ) -> Self {
-        let addresses: Vec<_> = servers.0.iter().map(|server| server.address).collect();
-        let routes = Arc::new(Routes::new(&addresses, []));
         let (means, own) = (Means::default(), (clock.clone(), tally.clone()));
         let transport = Transport::new(servers.clone(), means, udp_size, own.0, own.1);
-        Self { servers, routes, transport, timeout, clock, tally }
-    }
-
-    /// The same with other means than the default.
-    #[must_use]
-    pub fn with_means(self, means: Means) -> Self {
-        Self { transport: self.transport.with_means(means), ..self }
+        let (random, probes) = (RefCell::new(rand::make_rng()), Cell::new(0));
+        let addresses: Vec<_> = servers.0.servers.iter().map(|server| server.address).collect();
+        let routes = Arc::new(Routes::new(&addresses, []));
+        Self { servers, routes, transport, random, timeout, clock, tally, probes }
     }
 
     /// The same with other routes than all names to all servers; the servers are those of
@@ -179,6 +257,12 @@ impl Upstreams {
     #[must_use]
     pub fn routed(self, routes: Arc<Routes>) -> Self {
         Self { routes, ..self }
+    }
+
+    /// The same with other means than the default.
+    #[must_use]
+    pub fn with_means(self, means: Means) -> Self {
+        Self { transport: self.transport.with_means(means), ..self }
     }
 
     /// How long a question may take, in all its tries.
@@ -200,38 +284,119 @@ impl Upstreams {
         self.routes.is_of_a_parent(key)
     }
 
-    /// Whom to ask, best first: as configured, but those that are avoided last.
-    #[must_use]
-    pub fn order(&self, key: &Key<'_>) -> Vec<usize> {
-        let servers = &self.servers.0;
-        let now_ms = self.clock.now().boot_ms;
-        let avoided = |&server: &usize| {
-            let until_ms = servers[server].avoided_until_ms.load(Relaxed);
-            if until_ms > now_ms { until_ms } else { 0 }
-        };
-        let mut order = self.candidates(key).into_owned();
-        order.sort_by_key(avoided);
-        order
-    }
-
-    /// Notes that a server answered.
-    pub fn succeeded(&self, server: usize) {
-        let server = &self.servers.0[server];
-        server.failures.store(0, Relaxed);
-        server.avoided_until_ms.store(0, Relaxed);
-    }
-
-    /// Notes and counts that a try at a server failed. One that cannot be reached is avoided for a while;
-    /// one that has no good answer to a question may have one to the next.
-    pub fn failed(&self, server: usize, failure: Failure) {
-        self.tally.inc(failure.counter());
-        if !matches!(failure, Failure::Timeout | Failure::Network) {
-            return;
+    /// Whom to ask first, and whom to look at beside. A question's share of extra queries is earned.
+    fn first(&self, candidates: &[usize]) -> Choice {
+        let Shared { servers, hedges, explores, .. } = &*self.servers.0;
+        let mut random = self.random.borrow_mut();
+        if candidates.len() > 1 {
+            hedges.earn();
+            explores.earn();
         }
-        let server = &self.servers.0[server];
-        let failures = server.failures.fetch_add(1, Relaxed);
-        let avoided_ms = AVOIDED_MAX_MS.min(AVOIDED_MIN_MS << failures.min(16));
-        server.avoided_until_ms.store(self.clock.now().boot_ms + avoided_ms, Relaxed);
+        let explore = random.random_range(0..EXPLORE_ONE_IN) == 0;
+        let mut choice = choice::choose(
+            servers,
+            candidates,
+            |_| true,
+            self.now_ms(),
+            explore.then_some(&mut *random),
+        );
+        choice.explore = choice.explore.filter(|_| explores.spend());
+        choice
+    }
+
+    /// Whom to ask next, of those that may be.
+    fn next(&self, candidates: &[usize], may: impl Fn(usize) -> bool) -> Choice {
+        choice::choose(&self.servers.0.servers, candidates, may, self.now_ms(), None)
+    }
+
+    /// Takes the one probe that an open server is due, if nobody else has.
+    fn claim(&self, server: usize) -> bool {
+        self.server(server).claim(self.now_ms())
+    }
+
+    /// Whether another probe may be under way; it is until its [`Probing`] is dropped.
+    fn begin_probe(&self) -> bool {
+        let probes = self.probes.get();
+        if probes >= MAX_PROBES {
+            self.tally.inc(Counter::UpstreamProbesLeftOut);
+            return false;
+        }
+        self.probes.set(probes + 1);
+        true
+    }
+
+    /// Asks a server for the sake of what becomes known of it; the answer itself is not used.
+    pub async fn probe(&self, server: usize, key: &Key<'_>) {
+        let _probing = Probing(&self.probes);
+        let begun = (Instant::now(), self.now_ms());
+        let within = self.timeout.min(Duration::from_millis(CLAIM_MS));
+        let result = self.ask(server, key, within).await.and_then(|reply| {
+            match Response::parse(reply.message()).map(|response| response.rcode()) {
+                Ok(Rcode::NOERROR | Rcode::NXDOMAIN) => Ok(()),
+                Ok(rcode) => Err(Failure::Rcode(rcode)),
+                Err(_) => Err(Failure::Malformed),
+            }
+        });
+        self.probe_ended(server, result, begun);
+    }
+
+    fn probe_ended(&self, server: usize, result: Result<(), Failure>, begun: (Instant, u64)) {
+        let (took, begun_ms) = (begun.0.elapsed(), begun.1);
+        match result {
+            Ok(()) => self.answered(server, took),
+            Err(failure) => self.failed(server, failure, took, begun_ms),
+        }
+    }
+
+    /// Notes that a server gave a good answer.
+    fn answered(&self, server: usize, took: Duration) {
+        self.servers.note(self.server(server).answered(took, self.now_ms()));
+    }
+
+    /// Notes that a try failed that began at `begun_ms`.
+    fn failed(&self, server: usize, failure: Failure, took: Duration, begun_ms: u64) {
+        self.tally.inc(failure.counter());
+        if let Some(class) = failure.class() {
+            let times = (begun_ms, self.now_ms());
+            let random = &mut self.random.borrow_mut();
+            self.servers.note(self.server(server).failed(class, took, times, random));
+        }
+    }
+
+    /// Notes that a try got no answer in time. `testifies`: it counts against the server.
+    fn timed_out(&self, server: usize, begun_ms: u64, testifies: bool) {
+        match testifies {
+            true => self.failed(server, Failure::Timeout, Duration::ZERO, begun_ms),
+            false => self.tally.inc(Counter::UpstreamTimeouts),
+        }
+    }
+
+    /// Whether a server's breaker is closed.
+    fn is_up(&self, server: usize) -> bool {
+        self.server(server).state(self.now_ms()) == State::Closed
+    }
+
+    /// How long a try at a server should take at most.
+    fn timeout_of(&self, server: usize) -> Duration {
+        self.server(server).round_trip().timeout()
+    }
+
+    /// After how long a second server is asked, when the first answers usually faster.
+    fn hedge_after(&self, server: usize) -> Option<Duration> {
+        self.server(server).round_trip().p95().map(|p95| p95.max(MIN_HEDGE))
+    }
+
+    /// Takes what a hedge costs, if there is so much.
+    fn may_hedge(&self) -> bool {
+        self.servers.0.hedges.spend()
+    }
+
+    fn server(&self, server: usize) -> &Server {
+        &self.servers.0.servers[server]
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.clock.now().boot_ms
     }
 
     /// One try: asks a server and waits at most `within` for its answer. Must be called inside a `LocalSet`;
@@ -242,6 +407,7 @@ impl Upstreams {
         key: &Key<'_>,
         within: Duration,
     ) -> Result<Reply, Failure> {
+        self.server(server).asks();
         let deadline = Instant::now() + within;
         let exchange = self.transport.ask(server, key);
         timeout_at(deadline, exchange).await.unwrap_or(Err(Failure::Timeout))
@@ -250,6 +416,6 @@ impl Upstreams {
     /// Where a server is.
     #[must_use]
     pub fn address(&self, server: usize) -> SocketAddr {
-        self.servers.0[server].address
+        self.servers.address(server)
     }
 }
