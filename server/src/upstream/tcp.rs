@@ -182,11 +182,12 @@ impl Connections {
         let kept = kept.entry(server).or_default();
         kept.retain(|connection| connection.state.borrow().ended.is_none());
         let is_new = |connection: &Connection| connection.state.borrow().heard.is_none();
-        let mut usable = kept.iter().filter(|connection| connection.takes_more(renewals));
-        if let Some(connection) = usable.find(|connection| !anew || is_new(connection)) {
+        let usable = || kept.iter().filter(|connection| connection.takes_more(renewals));
+        let is_full = kept.len() >= MAX_CONNECTIONS;
+        if let Some(connection) = usable().find(|kept| !anew || is_full || is_new(kept)) {
             return Ok(Rc::clone(connection));
         }
-        if kept.len() >= MAX_CONNECTIONS {
+        if is_full {
             return Err(Failure::Stream);
         }
         if !self.budget.has_room() && !udp.make_room() {
