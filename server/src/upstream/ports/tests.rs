@@ -75,7 +75,7 @@ fn ports_are_drawn_evenly_from_the_full_range() {
         assert!(PORTS.contains(&number));
         bins[usize::from(number - PORTS.start()) * BINS / PORTS.len()] += 1;
     }
-    assert_eq!(pool.board.sum(Counter::UpstreamPorts), DRAWS.into());
+    assert_eq!(pool.board.sum(Counter::UpstreamPorts), u64::from(DRAWS));
     let expected = f64::from(DRAWS) / BINS as f64;
     let chi_square: f64 =
         bins.iter().map(|&bin| (f64::from(bin) - expected).powi(2) / expected).sum();
