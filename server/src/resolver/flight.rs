@@ -125,6 +125,7 @@ impl Drop for Flight {
             return;
         }
         let ended = self.end(Outcome::servfail(ExtendedError::OTHER, "internal error"));
+        self.resolver.tally.add(Counter::ServfailInternal, u64::from(ended));
         if ended && std::thread::panicking() {
             self.resolver.tally.inc(Counter::TaskPanics);
         }

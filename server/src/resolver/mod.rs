@@ -165,7 +165,7 @@ impl Resolver {
             hash: shed.hash,
             key: shed.key,
             waiters: shed.waiters,
-            outcome: outcome.unwrap_or_else(Outcome::overload),
+            outcome: outcome.unwrap_or_else(|| self.overloaded()),
         });
         true
     }
@@ -177,7 +177,12 @@ impl Resolver {
         let Some(waiter) = waiter else { return self.tally.inc(Counter::PrefetchesSkipped) };
         self.tally.inc(limit);
         let stale = self.stale_of(hash, &key, Staleness::Overload);
-        self.finish_one(hash, key, waiter, stale.unwrap_or_else(Outcome::overload));
+        self.finish_one(hash, key, waiter, stale.unwrap_or_else(|| self.overloaded()));
+    }
+
+    fn overloaded(&self) -> Outcome {
+        self.tally.inc(Counter::ServfailOverload);
+        Outcome::overload()
     }
 
     /// Asks upstream for what an operator wants explained, whatever is known of it, and says what happened.
