@@ -6,7 +6,7 @@ mod answers;
 use proptest::prelude::*;
 use swiftlet_parser::response::Response;
 use swiftlet_parser::rr::HEADER_LEN;
-use swiftlet_parser::template::{Template, render};
+use swiftlet_parser::template::{Template, render, render_stale};
 
 use answers::{answer, ask, store};
 
@@ -248,6 +248,27 @@ proptest! {
             prop_assert_eq!(&reply[HEADER_LEN..], &whole[HEADER_LEN..expected_len]);
         }
         prop_assert_eq!(reply.len(), expected_len);
+    }
+
+    #[test]
+    fn a_stale_answer_differs_in_its_ttls_alone(
+        (qname, sections) in message(), limit in 0..1500usize, ttl_s in any::<u32>(),
+    ) {
+        let mut fixed = sections.clone();
+        fixed.iter_mut().flatten().for_each(|model| model.ttl = ttl_s);
+        let (bytes, fixed) = (encode(&qname, &sections), encode(&qname, &fixed));
+        let stored = store(&Response::parse(&bytes).unwrap()).unwrap();
+        let expected = store(&Response::parse(&fixed).unwrap()).unwrap();
+        let client = ask(&bytes, 0);
+        let (reply, rendered) = answer(&expected, &client, 0, limit, 65535);
+
+        let mut buf = vec![0xaa; 65535];
+        buf[..client.0.len()].copy_from_slice(&client.0);
+        let template = Template::from_bytes(&stored).unwrap();
+        let stale = render_stale(template, &mut buf, &client.1, ttl_s, limit);
+        prop_assert_eq!(stale, rendered);
+        prop_assert_eq!(&buf[..stale.len], reply);
+        prop_assert!(buf[stale.len..].iter().all(|byte| *byte == 0xaa));
     }
 
     #[test]

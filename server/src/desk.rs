@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use swiftlet_cache::Store as _;
-use swiftlet_net::clock::Clock;
+use swiftlet_net::clock::{Clock, Now};
 use swiftlet_parser::key::{Key, KeyBuf};
 use swiftlet_parser::query::Query;
 
@@ -90,11 +90,20 @@ impl Desk {
         self.hand_over(Miss::capture(query, key, packet, reply_to, self.clients.admit(client)));
     }
 
+    /// Has an answer asked for anew whose time is almost over, unless that was begun lately.
+    pub fn refresh(&self, key: Key<'_>, now: Now) {
+        if self.resolver.begin_refresh(key.hash, now.boot_ms) {
+            self.hand_over(Miss::refresh(key));
+        }
+    }
+
     /// Gives a miss to the worker that owns its key.
     pub fn hand_over(&self, miss: Miss) {
-        self.tally.inc(Counter::WaitsBegun);
-        if miss.waiter.place.is_none() {
-            return self.resolver.turn_away(Counter::ClientFull, miss);
+        if let Some(waiter) = &miss.waiter {
+            self.tally.inc(Counter::WaitsBegun);
+            if waiter.place.is_none() {
+                return self.resolver.turn_away(Counter::ClientFull, miss);
+            }
         }
         let owner = self.post.owner(miss.hash);
         if owner == self.number {

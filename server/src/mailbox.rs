@@ -4,7 +4,8 @@
 //! whole process without any lock. An answer for a TCP client goes to the worker that has the
 //! connection. Bounds: [`CAPACITY`] misses a worker; a miss that finds no room comes back to its sender,
 //! who answers and counts it. Answers must not get lost, and need no bound of their own: there are at
-//! most as many as queries in flight on connections.
+//! most as many as queries in flight on connections. Of an operator's questions, which come last, a
+//! few may wait ([`timeline::MAX_AT_ONCE`]).
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crossbeam::queue::{ArrayQueue, SegQueue};
 use tokio::sync::Notify;
 
 use crate::pipeline::miss::Miss;
+use crate::resolver::timeline::{self, Asked};
 
 /// Misses that may wait for one worker: a few turns' worth of them.
 pub const CAPACITY: usize = 4_096;
@@ -23,6 +25,8 @@ pub enum Letter {
     Miss(Miss),
     /// An answer for one of the addressee's connections.
     Answer(StreamAnswer),
+    /// A question of the operator's, whose key the addressee owns.
+    Asked(Asked),
 }
 
 /// An answer to a query that came over TCP.
@@ -42,6 +46,7 @@ pub struct Post(Arc<[Mailbox]>);
 struct Mailbox {
     misses: ArrayQueue<Miss>,
     answers: SegQueue<StreamAnswer>,
+    asked: ArrayQueue<Asked>,
     bell: Notify,
 }
 
@@ -52,6 +57,7 @@ impl Post {
         let mailbox = |_| Mailbox {
             misses: ArrayQueue::new(CAPACITY),
             answers: SegQueue::new(),
+            asked: ArrayQueue::new(timeline::MAX_AT_ONCE),
             bell: Notify::new(),
         };
         Self((0..workers).map(mailbox).collect())
@@ -79,11 +85,22 @@ impl Post {
         mailbox.bell.notify_one();
     }
 
+    /// Hands a question of the operator's to a worker and wakes it; false when that has too many already.
+    #[must_use]
+    pub fn send_asked(&self, to: usize, asked: Asked) -> bool {
+        let mailbox = &self.0[to];
+        let taken = mailbox.asked.push(asked).is_ok();
+        mailbox.bell.notify_one();
+        taken
+    }
+
     /// The next letter for a worker: answers first, for their clients have waited longest.
     #[must_use]
     pub fn take(&self, worker: usize) -> Option<Letter> {
         let mailbox = &self.0[worker];
-        mailbox.answers.pop().map(Letter::Answer).or_else(|| mailbox.misses.pop().map(Letter::Miss))
+        let answer = || mailbox.answers.pop().map(Letter::Answer);
+        let miss = || mailbox.misses.pop().map(Letter::Miss);
+        answer().or_else(miss).or_else(|| mailbox.asked.pop().map(Letter::Asked))
     }
 
     /// Waits until somebody rang: a letter came, or the control thread wants attention.

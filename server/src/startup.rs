@@ -153,6 +153,7 @@ impl Plan {
                 min_ttl_s: settings.min_ttl,
                 max_ttl_s: settings.max_ttl,
                 max_negative_ttl_s: settings.max_negative_ttl,
+                stale_ttl_s: settings.stale_ttl,
             },
             options: Options {
                 listeners: config.listen.iter().map(|&address| Listener { address }).collect(),

@@ -38,6 +38,9 @@ const MAX_TURN: Duration = Duration::from_micros(500);
 /// Letters taken in one turn.
 const MAX_LETTERS: usize = 256;
 
+/// Answers of one batch that are asked for anew before their time is over.
+const MAX_REFRESHES: usize = 8;
+
 /// Waiters answered in one turn, give or take those of one key.
 const MAX_ANSWERS: usize = 256;
 
@@ -150,7 +153,7 @@ impl<B: Backend> Turns<B> {
         let Self { worker: Worker { backend, desk, .. }, keys, misses, hashes, .. } = self;
         let batch = desk.batch(Transport::Udp);
         look_ahead(backend, &batch, keys, hashes);
-        let mut first = true;
+        let (mut first, mut refreshes) = (true, 0);
         while let Some(packet) = backend.next() {
             let client = packet.route.peer_ip();
             if std::mem::take(&mut first) {
@@ -158,6 +161,15 @@ impl<B: Backend> Turns<B> {
             }
             match serve(&batch, keys, packet.buf, packet.len, client) {
                 Verdict::Reply(len) => packet.reply(len),
+                Verdict::ReplyAndRefresh { len, key } => {
+                    packet.reply(len);
+                    if refreshes == MAX_REFRESHES {
+                        desk.tally.inc(Counter::PrefetchesSkipped);
+                    } else if desk.resolver.begin_refresh(key.hash, batch.now.boot_ms) {
+                        refreshes += 1;
+                        misses.push(Miss::refresh(key));
+                    }
+                }
                 Verdict::Drop(reason) => desk.tally.inc(reason),
                 Verdict::Wait { query, key } => {
                     let (place, reply_to) =
@@ -177,6 +189,7 @@ impl<B: Backend> Turns<B> {
                 Some(Letter::Answer(StreamAnswer { connection, message })) => {
                     streams.deliver(connection, message.as_deref(), desk);
                 }
+                Some(Letter::Asked(asked)) => desk.resolver.explain(asked),
                 None => return false,
             }
         }
@@ -212,8 +225,11 @@ impl<B: Backend> Turns<B> {
         let len = match shaper.waited(answer, waiter, &key, &finished.outcome) {
             Verdict::Reply(len) => len,
             Verdict::Drop(reason) => return self.dismiss(waiter, reason),
-            Verdict::Wait { .. } => return self.dismiss(waiter, Counter::DroppedUnrenderable),
+            Verdict::ReplyAndRefresh { .. } | Verdict::Wait { .. } => {
+                return self.dismiss(waiter, Counter::DroppedUnrenderable);
+            }
         };
+        desk.tally.inc(finished.outcome.counter());
         desk.tally.inc(Counter::WaitsEnded);
         desk.clients.release(waiter.place);
         let message = &answer[..len];
@@ -230,6 +246,7 @@ impl<B: Backend> Turns<B> {
     /// Ends a wait without an answer.
     fn dismiss(&self, waiter: &Waiter, reason: Counter) {
         let Worker { desk, streams, .. } = &self.worker;
+        desk.tally.inc(Counter::WaitsDropped);
         desk.tally.inc(Counter::WaitsEnded);
         desk.tally.inc(reason);
         desk.clients.release(waiter.place);
@@ -299,8 +316,8 @@ impl<B: Backend> Turns<B> {
     fn abandon(&mut self) {
         let desk = Rc::clone(&self.worker.desk);
         while let Some(letter) = desk.post.take(desk.number) {
-            if let Letter::Miss(miss) = letter {
-                self.dismiss(&miss.waiter, Counter::DroppedShutdown);
+            if let Letter::Miss(Miss { waiter: Some(waiter), .. }) = letter {
+                self.dismiss(&waiter, Counter::DroppedShutdown);
             }
         }
         let finished = std::iter::from_fn(|| desk.resolver.take_finished());

@@ -11,9 +11,11 @@ use proptest::prelude::*;
 use support::{query, service};
 use swiftlet::pipeline::{Batch, Service, Shaper, Transport, Verdict, serve};
 use swiftlet::policy::Identity;
+use swiftlet::resolver::failures::{Failed, MAX_TEXT_LEN};
 use swiftlet::telemetry::{Board, Counter};
 use swiftlet_cache::{Key, Kind, NewEntry, Store as _};
 use swiftlet_net::clock::Now;
+use swiftlet_parser::edns::ExtendedError;
 use swiftlet_parser::key::{KeyBuf, Variant};
 use swiftlet_parser::message::write_query;
 use swiftlet_parser::response::{Response, Section};
@@ -21,6 +23,8 @@ use swiftlet_parser::rr::{Class, Rcode, Type};
 use swiftlet_parser::template::{self, Source};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// For how long answers are kept beyond their TTL, in seconds.
+const STALE_S: u32 = 1000;
 const STORED_AT: Now = Now { boot_ms: 1_000_000, wall_s: 1_700_000_000 };
 
 /// What came of a packet: the reply, or the reason for none.
@@ -41,7 +45,9 @@ fn serve_at(service: &Service, packet: &[u8], client: IpAddr, now: Now) -> (Came
     buf[..len].copy_from_slice(&packet[..len]);
     let mut keys = KeyBuf::default();
     let came = match serve(&batch, &mut keys, &mut buf, len, client) {
-        Verdict::Reply(len) => Came::Reply(buf[..len].to_vec()),
+        Verdict::Reply(len) | Verdict::ReplyAndRefresh { len, .. } => {
+            Came::Reply(buf[..len].to_vec())
+        }
         Verdict::Drop(_) => Came::Dropped,
         Verdict::Wait { .. } => Came::Waits,
     };
@@ -66,9 +72,29 @@ fn store(service: &Service, name: &str, ttl: u32, dnssec_ok: bool, secure: bool)
     };
     let mut stored = Vec::new();
     template::build(&source, &mut stored).unwrap();
-    let entry = NewEntry { answer: &stored, ttl_s: ttl, stale_s: 0, kind: Kind::Data };
+    let entry = NewEntry { answer: &stored, ttl_s: ttl, stale_s: STALE_S, kind: Kind::Data };
     let place = Key { hash: key.hash, bytes: key.bytes };
     service.cache.insert(place, entry, STORED_AT.boot_ms);
+}
+
+/// Puts a failure with the longest text there may be into the cache, as the resolver would.
+fn store_failure(service: &Service, name: &str) {
+    store_failure_at(service, name, STORED_AT);
+}
+
+fn store_failure_at(service: &Service, name: &str, now: Now) {
+    let text = "t".repeat(MAX_TEXT_LEN);
+    let failed =
+        Failed { rcode: Rcode::SERVFAIL, error: ExtendedError::NETWORK_ERROR, text: &text };
+    let mut stored = Vec::new();
+    failed.write(&mut stored);
+    let name = swiftlet_parser::name::Name::from_text(name).unwrap();
+    let mut keys = KeyBuf::default();
+    let variant = Variant::new(false, false, 0);
+    let key = keys.build(&service.seed, name.as_wire(), Type::A, Class::IN, variant);
+    let entry = NewEntry { answer: &stored, ttl_s: 30, stale_s: 0, kind: Kind::Failure };
+    let place = Key { hash: key.hash, bytes: key.bytes };
+    service.cache.insert(place, entry, now.boot_ms);
 }
 
 fn later(seconds: u64) -> Now {
@@ -94,6 +120,39 @@ fn ttls_count_down_to_the_second_and_the_entry_ends_with_them() {
         let packet = query("www.example.", RecordType::A).to_vec().unwrap();
         assert_eq!(serve_at(&service, &packet, CLIENT, later(age)).0, Came::Waits, "{age}");
     }
+}
+
+/// Data whose refresh is held back is given at once, with the reason, and cut like any other answer; what
+/// is not held back must wait for the refresh.
+#[test]
+fn stale_data_is_served_only_while_its_refresh_is_held_back() {
+    let service = service();
+    store(&service, "www.example.", 300, false, false);
+    let mut question = query("www.example.", RecordType::A);
+    question.edns = Some(Edns::new());
+    assert_eq!(ask_at(&service, &question, later(300)), None, "not held");
+    store_failure_at(&service, "www.example.", later(300));
+    let packet = question.to_vec().unwrap();
+    let (came, board) = serve_at(&service, &packet, CLIENT, later(301));
+    let Came::Reply(reply) = came else { panic!("{came:?}") };
+    let answer = Message::from_vec(&reply).unwrap();
+    assert_eq!((answer.answers.len(), answer.answers[0].ttl), (1, 30));
+    assert_eq!(board.sum(Counter::StaleHeld), 1);
+    assert_eq!(ask_at(&service, &question, later(330)), None, "no longer held");
+    // Fresh data goes before all that.
+    store(&service, "www.example.", 300, false, false);
+    assert_eq!(ask_at(&service, &question, later(2)).unwrap().answers[0].ttl, 298);
+}
+
+#[test]
+fn a_failure_is_given_until_its_time_is_over() {
+    let service = service();
+    store_failure(&service, "www.example.");
+    let question = query("www.example.", RecordType::A);
+    let answer = ask_at(&service, &question, later(29)).expect("remembered");
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert!(answer.answers.is_empty());
+    assert_eq!(ask_at(&service, &question, later(30)), None);
 }
 
 #[test]
@@ -238,7 +297,10 @@ fn local_answers_fit_the_smallest_client() {
     let mut edns = Edns::new();
     edns.set_max_payload(512);
     edns.options_mut().insert(EdnsOption::Unknown(3, Vec::new()));
+    let failed = longest("failed.");
+    store_failure(&service, &failed);
     for (name, class, rtype) in [
+        (failed, DNSClass::IN, RecordType::A),
         ("id.server.".to_owned(), DNSClass::CH, RecordType::TXT),
         ("version.bind.".into(), DNSClass::CH, RecordType::TXT),
         (longest("localhost."), DNSClass::IN, RecordType::MX),
@@ -254,7 +316,11 @@ fn local_answers_fit_the_smallest_client() {
         for client in ["127.0.0.1", "192.0.2.1"] {
             let (came, _) = serve_at(&service, &packet, client.parse().unwrap(), STORED_AT);
             let Came::Reply(reply) = came else { panic!("{name}: {came:?}") };
-            assert!(reply.len() <= 512, "{name} {rtype} to {client}: {} bytes", reply.len());
+            assert!(
+                reply.len() > 12 && reply.len() <= 512,
+                "{name} {rtype} to {client}: {} bytes",
+                reply.len()
+            );
         }
     }
 }

@@ -155,7 +155,12 @@ fn run(script: Script, upstream: SocketAddr) -> (Script, Board) {
     let service = Arc::new(service());
     let board = Board::new(1);
     let (tally, clock, lifecycle) = (board.tally(0), Clock::default(), Lifecycle::new(1));
-    let limits = store::Limits { min_ttl_s: 0, max_ttl_s: 86_400, max_negative_ttl_s: 3600 };
+    let limits = store::Limits {
+        min_ttl_s: 0,
+        max_ttl_s: 86_400,
+        max_negative_ttl_s: 3600,
+        stale_ttl_s: 86_400,
+    };
     if let Some(slot) = &script.board {
         slot.replace(Some(board.clone()));
     }

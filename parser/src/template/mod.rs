@@ -25,7 +25,7 @@ mod compress;
 mod render;
 
 pub use build::{BuildError, Source, build};
-pub use render::{Rendered, render};
+pub use render::{Rendered, render, render_stale};
 
 use crate::rr::Rcode;
 

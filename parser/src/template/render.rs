@@ -58,6 +58,26 @@ pub fn render(
     Rendered { len: end, truncated: false }
 }
 
+/// The same for an answer whose TTL has passed: every record gets the one given here (RFC 8767 §4),
+/// whatever it had. Not on the way of a usual hit, so it writes the TTLs twice.
+pub fn render_stale(
+    template: Template<'_>,
+    buf: &mut [u8],
+    query: &Query,
+    ttl_s: u32,
+    limit: usize,
+) -> Rendered {
+    let rendered = render(template, buf, query, 0, limit);
+    // Of an answer that was cut, the records that are left alone.
+    let tail = buf.get_mut(query.question_end()..rendered.len).unwrap_or_default();
+    for ttl_at in template.ttl_offsets() {
+        if let Some(place) = tail.get_mut(ttl_at..).and_then(|rest| rest.first_chunk_mut::<4>()) {
+            *place = ttl_s.to_be_bytes();
+        }
+    }
+    rendered
+}
+
 /// The same for an answer that does not fit as a whole.
 #[cold]
 fn render_cut(

@@ -113,6 +113,12 @@ pub struct Settings {
     #[arg(default_value = "3600", value_name = "SECONDS")]
     pub max_negative_ttl: u32,
 
+    /// Seconds after its TTL for which an answer is given when no other is to be had, 0 to 604800;
+    /// 0 for never.
+    #[arg(long, env = "SWIFTLET_STALE_TTL", value_parser = number::<u32>(0..=604_800))]
+    #[arg(default_value = "86400", value_name = "SECONDS")]
+    pub stale_ttl: u32,
+
     /// Largest UDP payload sent or asked for, 512 to 4096 bytes.
     #[arg(long, env = "SWIFTLET_UDP_SIZE", value_parser = number::<u16>(512..=4096))]
     #[arg(default_value = "1232", value_name = "BYTES")]

@@ -26,7 +26,7 @@ pub struct Settings {
 impl Settings {
     /// Bytes that the OPT record of the reply to this query takes; 0 when the query had none.
     #[must_use]
-    pub fn room(&self, query: &Query, transport: Transport, explanation: Explanation) -> usize {
+    pub fn room(&self, query: &Query, transport: Transport, explanation: Explanation<'_>) -> usize {
         if query.edns.is_none() {
             return 0;
         }
@@ -47,7 +47,7 @@ impl Settings {
         query: &Query,
         transport: Transport,
         rcode: Rcode,
-        explanation: Explanation,
+        explanation: Explanation<'_>,
     ) -> Option<usize> {
         if query.edns.is_none() {
             return Some(len);

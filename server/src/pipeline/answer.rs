@@ -1,16 +1,21 @@
 //! The shape of an answer: what is stored, or what a policy said, behind the client's question, finished
 //! with a fresh OPT record. Hits, local answers and those who waited all get theirs here.
 
+use swiftlet_parser::edns::ExtendedError;
 use swiftlet_parser::key::Key;
 use swiftlet_parser::message::{self, ReplyWriter};
 use swiftlet_parser::query::Query;
+use swiftlet_parser::rr::Rcode;
 use swiftlet_parser::template::{self, Template};
 
 use super::miss::Waiter;
 use super::{Service, Transport, Verdict};
 use crate::policy::Answer;
-use crate::resolver::Outcome;
+use crate::resolver::{Outcome, Staleness};
 use crate::telemetry::{Counter, Counters};
+
+/// The TTL of every record of a stale answer, in seconds (RFC 8767 §4).
+pub const STALE_TTL_S: u32 = 30;
 
 /// Shapes answers for one transport and counts them.
 #[derive(Clone, Copy)]
@@ -44,6 +49,31 @@ impl Shaper<'_> {
         reply(service.edns.finish(buf, rendered.len, query, transport, rcode, None))
     }
 
+    /// Renders a stored answer whose time is over (RFC 8767) behind the question in `buf`.
+    pub fn stale<'k>(
+        &self,
+        buf: &mut [u8],
+        query: &Query,
+        template: Template<'_>,
+        why: Staleness,
+    ) -> Verdict<'k> {
+        let Self { service, counters, transport } = *self;
+        let rcode = template.rcode();
+        let error = match rcode {
+            Rcode::NXDOMAIN => ExtendedError::STALE_NXDOMAIN,
+            _ => ExtendedError::STALE_ANSWER,
+        };
+        let explanation = Some((error, why.text()));
+        let limit = transport.limit(query, service.edns.udp_size);
+        let limit = limit.saturating_sub(service.edns.room(query, transport, explanation));
+        let rendered = template::render_stale(template, buf, query, STALE_TTL_S, limit);
+        if rendered.truncated {
+            counters.inc(Counter::Truncated);
+        }
+        counters.answer(rcode);
+        reply(service.edns.finish(buf, rendered.len, query, transport, rcode, explanation))
+    }
+
     /// Writes an answer that no upstream had a part in behind the question in `buf`.
     pub fn local<'k>(&self, buf: &mut [u8], query: &Query, answer: &Answer<'_>) -> Verdict<'k> {
         let Self { service, counters, transport } = *self;
@@ -75,9 +105,20 @@ impl Shaper<'_> {
                 Some(template) => self.stored(buf, query, template, *age_s),
                 None => Verdict::Drop(Counter::DroppedUnrenderable),
             },
+            Outcome::Stale { stored, why } => match Template::from_bytes(stored) {
+                Some(template) => {
+                    self.counters.inc(why.counter());
+                    self.stale(buf, query, template, *why)
+                }
+                None => Verdict::Drop(Counter::DroppedUnrenderable),
+            },
+            Outcome::Shed { text } => {
+                let why = Some((ExtendedError::OTHER, *text));
+                self.local(buf, query, &Answer::code(Rcode::SERVFAIL, why))
+            }
             Outcome::Duplicate => Verdict::Drop(Counter::DroppedDuplicate),
             Outcome::Failure { rcode, error, text } => {
-                self.local(buf, query, &Answer::code(*rcode, Some((*error, text))))
+                self.local(buf, query, &Answer::code(*rcode, Some((*error, &**text))))
             }
         }
     }

@@ -15,8 +15,8 @@ pub struct Miss {
     pub hash: u64,
     /// The key's bytes.
     pub key: Box<[u8]>,
-    /// Who asked.
-    pub waiter: Waiter,
+    /// Who asked; nobody yet if the answer is to be refreshed before its time is over.
+    pub waiter: Option<Waiter>,
 }
 
 /// A client waiting for an answer: all that is needed to shape it and send it.
@@ -63,7 +63,13 @@ impl Miss {
         place: Option<Place>,
     ) -> Self {
         let case = CaseBits::of(query.qname(packet));
-        let waiter = Waiter { query, case, reply_to, place };
+        let waiter = Some(Waiter { query, case, reply_to, place });
         Self { hash: key.hash, key: key.bytes.into(), waiter }
+    }
+
+    /// The same for an answer that is known and will soon not be.
+    #[must_use]
+    pub fn refresh(key: Key<'_>) -> Self {
+        Self { hash: key.hash, key: key.bytes.into(), waiter: None }
     }
 }

@@ -5,12 +5,14 @@
 //! nothing, so a socket, an XDP frame, a TCP stream, a fuzzer and a benchmark all call it alike.
 //!
 //! Budget of a hit beyond parse and key (see those files): one probe, one memcpy of the stored tail
-//! into the buffer that the query came in, one OPT record.
+//! into the buffer that the query came in, one OPT record. What is not a usual hit and answered here all
+//! the same: a failure that is remembered (RFC 9520), and stale data while asking again is no use
+//! (RFC 8767).
 
 mod answer;
 pub mod miss;
 
-pub use answer::Shaper;
+pub use answer::{STALE_TTL_S, Shaper};
 
 use std::net::IpAddr;
 
@@ -27,6 +29,8 @@ use crate::cache::{AnswerCache, Pin};
 use crate::edns;
 use crate::flush::Flushes;
 use crate::policy::{self, Action, Answer, Policies, Request};
+use crate::resolver::Staleness;
+use crate::resolver::failures::Failed;
 use crate::telemetry::Counter;
 
 /// What answering needs: read-only, shared by all workers.
@@ -80,6 +84,14 @@ pub const MAX_MESSAGE_LEN: usize = 65_535;
 pub enum Verdict<'k> {
     /// The buffer now holds a reply of this many bytes.
     Reply(usize),
+    /// The same, and the answer's time is over or almost: whoever carries the query may have it asked
+    /// for anew, though nobody waits for that.
+    ReplyAndRefresh {
+        /// Bytes of the reply.
+        len: usize,
+        /// What the cache was asked for.
+        key: Key<'k>,
+    },
     /// No answer; the reason is the counter to move.
     Drop(Counter),
     /// The answer is not known: the question goes to the owner of its key.
@@ -92,7 +104,11 @@ pub enum Verdict<'k> {
 }
 
 /// An Extended DNS Error with the text that explains it (RFC 8914).
-pub type Explanation = Option<(ExtendedError, &'static str)>;
+pub type Explanation<'a> = Option<(ExtendedError, &'a str)>;
+
+/// Shorter TTLs, in seconds, are not refreshed before their time: it would be asking again and again
+/// for what the zone wants to be asked for again and again.
+pub const REFRESH_TTL_MIN_S: u32 = 10;
 
 /// Serves one packet: `buf` holds it in its first `len` bytes and has room for the reply.
 pub fn serve<'k>(
@@ -117,12 +133,28 @@ pub fn serve<'k>(
 
     let key = key_of(service, keys, &query, qname);
     let probe = swiftlet_cache::Key { hash: key.hash, bytes: key.bytes };
+    let mut refresh = false;
     let reply = service.cache.with(&batch.pin, probe, batch.now.boot_ms, |found| match found {
-        Lookup::Fresh(hit) => Template::from_bytes(hit.answer)
-            .map(|template| batch.shaper.stored(buf, &query, template, hit.age_s)),
+        Lookup::Fresh(hit) => match Template::from_bytes(hit.answer) {
+            Some(template) => {
+                refresh = hit.refresh_due && template.min_ttl() >= REFRESH_TTL_MIN_S;
+                Some(batch.shaper.stored(buf, &query, template, hit.age_s))
+            }
+            None => answer_failure(batch, buf, &query, hit.answer),
+        },
+        Lookup::Stale(hit) if hit.retry_held => {
+            // The owner knows whether it is worth while to ask again.
+            refresh = true;
+            answer_stale(batch, buf, &query, hit.answer)
+        }
         Lookup::Stale(_) | Lookup::Miss => None,
     });
     match reply {
+        // Who doesn't want recursion causes none.
+        Some(Verdict::Reply(len)) if refresh && query.recursion_desired() => {
+            counters.inc(Counter::CacheHits);
+            Verdict::ReplyAndRefresh { len, key }
+        }
         Some(reply) => {
             counters.inc(Counter::CacheHits);
             reply
@@ -151,6 +183,33 @@ pub fn foresee(batch: &Batch<'_>, keys: &mut KeyBuf, packet: &[u8]) -> Option<u6
 fn key_of<'k>(service: &Service, keys: &'k mut KeyBuf, query: &Query, qname: &[u8]) -> Key<'k> {
     let variant = Variant::new(query.dnssec_ok(), query.checking_disabled(), 0);
     keys.build(&service.seed, qname, query.qtype, query.qclass, variant)
+}
+
+/// Tells that asking failed a moment ago.
+#[cold]
+fn answer_failure<'k>(
+    batch: &Batch<'_>,
+    buf: &mut [u8],
+    query: &Query,
+    stored: &[u8],
+) -> Option<Verdict<'k>> {
+    let failed = Failed::read(stored)?;
+    batch.shaper.counters.inc(Counter::FailuresGiven);
+    let why = Some((ExtendedError::CACHED_ERROR, failed.text));
+    Some(batch.shaper.local(buf, query, &Answer::code(failed.rcode, why)))
+}
+
+/// Gives data past its TTL while asking again is no use.
+#[cold]
+fn answer_stale<'k>(
+    batch: &Batch<'_>,
+    buf: &mut [u8],
+    query: &Query,
+    stored: &[u8],
+) -> Option<Verdict<'k>> {
+    let template = Template::from_bytes(stored)?;
+    batch.shaper.counters.inc(Counter::StaleHeld);
+    Some(batch.shaper.stale(buf, query, template, Staleness::Held))
 }
 
 /// Writes a reply that no upstream had a part in.

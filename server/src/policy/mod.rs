@@ -61,7 +61,7 @@ pub enum Action<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer<'a> {
     /// A bare response code, perhaps with its reason.
-    Code(Rcode, Explanation),
+    Code(Rcode, Explanation<'a>),
     /// One record that the question's name owns.
     Record {
         /// The record's type.
@@ -87,10 +87,10 @@ pub enum Answer<'a> {
     },
 }
 
-impl Answer<'_> {
+impl<'a> Answer<'a> {
     /// A response code and why.
     #[must_use]
-    pub fn code(rcode: Rcode, explanation: Explanation) -> Self {
+    pub fn code(rcode: Rcode, explanation: Explanation<'a>) -> Self {
         Self::Code(rcode, explanation)
     }
 
@@ -105,7 +105,7 @@ impl Answer<'_> {
 
     /// The Extended DNS Error that goes with it.
     #[must_use]
-    pub fn explanation(&self) -> Explanation {
+    pub fn explanation(&self) -> Explanation<'a> {
         match *self {
             Self::Code(_, explanation) => explanation,
             _ => None,

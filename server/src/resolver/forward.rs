@@ -9,7 +9,7 @@ use swiftlet_parser::edns::ExtendedError;
 use swiftlet_parser::key::Key;
 use swiftlet_parser::rr::Rcode;
 
-use super::{Outcome, Resolver, store};
+use super::{Outcome, Resolver, store, timeline};
 use crate::telemetry::Counter;
 use crate::upstream::Failure;
 use crate::upstream::race::race;
@@ -19,7 +19,7 @@ pub(super) async fn forward(resolver: &Rc<Resolver>, key: &Key<'_>) -> Outcome {
     let upstreams = &resolver.upstreams;
     if upstreams.is_own_probe(key) {
         let text = "this server asked that itself: a forwarding loop";
-        return Outcome::Failure { rcode: Rcode::REFUSED, error: ExtendedError::OTHER, text };
+        return Outcome::failure(Rcode::REFUSED, ExtendedError::OTHER, text);
     }
     let candidates = upstreams.candidates(key);
     if candidates.is_empty() {
@@ -29,8 +29,13 @@ pub(super) async fn forward(resolver: &Rc<Resolver>, key: &Key<'_>) -> Outcome {
     }
     let flushes = resolver.service.flushes.count();
     let ask = async |server, within| {
-        let reply = upstreams.ask(server, key, within).await?;
-        store::store(resolver, key, reply.message(), flushes)
+        timeline::note(|| format!("asking {}", upstreams.address(server)));
+        let reply = upstreams.ask(server, key, within).await;
+        let stored = reply.and_then(|reply| store::store(resolver, key, reply.message(), flushes));
+        if let Err(failure) = &stored {
+            timeline::note(|| format!("failed: {failure:?}"));
+        }
+        stored
     };
     let beside = |server| probe(resolver, server, key);
     match race(upstreams, &candidates, ask, beside).await {
@@ -38,7 +43,11 @@ pub(super) async fn forward(resolver: &Rc<Resolver>, key: &Key<'_>) -> Outcome {
         Err(failure) => {
             let (counter, error, text) = explain(failure);
             resolver.tally.inc(counter);
-            Outcome::servfail(error, text)
+            match failure {
+                // It is this process that is at its limit: nothing to hold against the name.
+                Failure::NoSocket => Outcome::Shed { text },
+                _ => Outcome::servfail(error, text),
+            }
         }
     }
 }

@@ -1,14 +1,22 @@
 //! Resolving: the questions of which this worker owns the key, from the first waiter to the answer.
 //!
-//! The worker's loop admits a miss here ([`Resolver::admit`]), a task asks the upstreams, and the loop
-//! collects what is finished ([`Resolver::take_finished`]) and answers the waiters. A task holds a
-//! [`Flight`], so that whatever ends it (an answer, a failure, a panic) ends the wait of its clients.
+//! The worker's loop admits a miss here ([`Resolver::admit`]), a task asks the upstreams ([`flight`]), and
+//! the loop collects what is finished ([`Resolver::take_finished`]) and answers the waiters. What is known
+//! already, what is stale and what failed a moment ago is decided here, at the owner, once more than on
+//! the packet path: many ask before the first answer is there.
 
+pub mod failures;
+mod flight;
 mod forward;
 mod inflight;
+mod outcome;
+mod refreshes;
 pub mod store;
+pub mod timeline;
 
-use std::cell::RefCell;
+pub use outcome::{Finished, Outcome, Staleness};
+
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,58 +24,18 @@ use std::time::Duration;
 
 use swiftlet_cache::{self as cache, Lookup, Store as _};
 use swiftlet_net::clock::Clock;
-use swiftlet_parser::edns::ExtendedError;
 use swiftlet_parser::key::{Key, KeyBuf};
-use swiftlet_parser::rr::Rcode;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::pipeline::Service;
 use crate::pipeline::miss::{Miss, Waiter};
 use crate::telemetry::{Counter, Tally};
 use crate::upstream::Upstreams;
-use inflight::{Inflight, Join};
-
-/// What came of a question.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// There is one.
-    Answer {
-        /// Its stored form (`swiftlet_parser::template`).
-        stored: Vec<u8>,
-        /// Seconds since it came.
-        age_s: u32,
-    },
-    /// There is none.
-    Failure {
-        /// The code that the clients get.
-        rcode: Rcode,
-        /// The reason that goes with it (RFC 8914).
-        error: ExtendedError,
-        /// The same in words.
-        text: &'static str,
-    },
-    /// The same client waits already: it gets no second answer.
-    Duplicate,
-}
-
-impl Outcome {
-    fn servfail(error: ExtendedError, text: &'static str) -> Self {
-        Self::Failure { rcode: Rcode::SERVFAIL, error, text }
-    }
-}
-
-/// A question that is no longer in flight, and who waits for it.
-#[derive(Debug)]
-pub struct Finished {
-    /// The key's hash.
-    pub hash: u64,
-    /// The key's bytes.
-    pub key: Rc<[u8]>,
-    /// Those to be answered, in the order in which they asked.
-    pub waiters: Vec<Waiter>,
-    /// What they are told.
-    pub outcome: Outcome,
-}
+use failures::{Failed, Streaks};
+use flight::Flight;
+use inflight::{Inflight, Join, Refresh, Ticket};
+use refreshes::Refreshes;
 
 /// The resolving side of one worker.
 pub struct Resolver {
@@ -78,8 +46,23 @@ pub struct Resolver {
     tally: Tally,
     inflight: RefCell<Inflight>,
     finished: RefCell<VecDeque<Finished>>,
+    streaks: RefCell<Streaks>,
+    refreshes: RefCell<Refreshes>,
+    /// When an upstream said something last.
+    heard: Cell<Option<Instant>>,
     /// Rung when something finished.
     bell: Notify,
+}
+
+/// What the cache has for a question that nobody is asking yet.
+enum Known {
+    /// All there is to say.
+    Outcome(Outcome),
+    /// Nothing to be content with.
+    Not {
+        /// There is something to fall back on.
+        spare: bool,
+    },
 }
 
 impl Resolver {
@@ -101,6 +84,9 @@ impl Resolver {
             tally,
             inflight: RefCell::new(Inflight::new(max_flights)),
             finished: RefCell::default(),
+            streaks: RefCell::default(),
+            refreshes: RefCell::default(),
+            heard: Cell::new(None),
             bell: Notify::new(),
         }
     }
@@ -108,26 +94,141 @@ impl Resolver {
     /// Takes a miss whose key this worker owns: it joins the question already in flight, or starts it.
     /// Must be called inside a `LocalSet`.
     pub fn admit(self: &Rc<Self>, miss: Miss) {
-        let Miss { hash, key, waiter } = miss;
-        let joined = self.inflight.borrow_mut().join(key, waiter);
-        match joined {
-            Join::Started(key) => {
-                let flight = Flight { resolver: Rc::clone(self), hash, key, landed: false };
-                tokio::task::spawn_local(flight.resolve());
+        let ask = async |resolver: &Rc<Self>, key: &Key<'_>| forward::forward(resolver, key).await;
+        self.admit_by(miss, ask);
+    }
+
+    /// The same with another way to ask; `admit` has the one that is used.
+    fn admit_by(
+        self: &Rc<Self>,
+        miss: Miss,
+        ask: impl AsyncFnOnce(&Rc<Self>, &Key<'_>) -> Outcome + 'static,
+    ) {
+        let Miss { hash, mut key, waiter } = miss;
+        let Some(waiter) = waiter else { return self.admit_refresh(hash, key, ask) };
+        let mut with_late = false;
+        // Three rounds at most: late without stale data, then full, then room is there.
+        loop {
+            let joined = self.inflight.borrow_mut().join(hash, key, waiter, with_late);
+            match joined {
+                Join::Started(ticket) => return self.launch(ticket, false, ask),
+                Join::Joined => return self.tally.inc(Counter::Coalesced),
+                Join::Late(back) => match self.stale_of(hash, &back, Staleness::Timeout) {
+                    Some(stale) => return self.finish_one(hash, back, waiter, stale),
+                    None => (key, with_late) = (back, true),
+                },
+                Join::Duplicate(key) => {
+                    return self.finish_one(hash, key, waiter, Outcome::Duplicate);
+                }
+                Join::Full(Counter::FlightsFull, back) if self.make_room() => key = back,
+                Join::Full(limit, key) => {
+                    return self.turn_away(limit, Miss { hash, key, waiter: Some(waiter) });
+                }
             }
-            Join::Joined => self.tally.inc(Counter::Coalesced),
-            Join::Duplicate(key) => {
-                self.finish_one(Miss { hash, key, waiter }, Outcome::Duplicate);
-            }
-            Join::Full(limit, key) => self.turn_away(limit, Miss { hash, key, waiter }),
         }
     }
 
-    /// Answers a miss at once with SERVFAIL because the bound that `limit` counts is reached.
+    /// Asks for an answer anew for which nobody waits yet.
+    fn admit_refresh(
+        self: &Rc<Self>,
+        hash: u64,
+        key: Box<[u8]>,
+        ask: impl AsyncFnOnce(&Rc<Self>, &Key<'_>) -> Outcome + 'static,
+    ) {
+        let begun = self.inflight.borrow_mut().refresh(hash, key);
+        match begun {
+            Refresh::Started(ticket) => self.launch(ticket, true, ask),
+            Refresh::InFlight => {}
+            Refresh::Full => self.tally.inc(Counter::PrefetchesSkipped),
+        }
+    }
+
+    fn launch(
+        self: &Rc<Self>,
+        ticket: Ticket,
+        refreshes: bool,
+        ask: impl AsyncFnOnce(&Rc<Self>, &Key<'_>) -> Outcome + 'static,
+    ) {
+        let resolver = Rc::clone(self);
+        let flight = Flight { resolver, ticket: ticket.clone(), refreshes, landed: false };
+        let task = tokio::task::spawn_local(flight.resolve(ask));
+        self.inflight.borrow_mut().launched(&ticket, task.abort_handle());
+    }
+
+    /// Gives up the question that is in flight longest. Returns whether there is room for another now.
+    fn make_room(&self) -> bool {
+        let Some(shed) = self.inflight.borrow_mut().shed_oldest() else { return false };
+        self.tally.add(Counter::FlightsFull, shed.waiters.len() as u64);
+        self.tally.inc(Counter::FlightsShed);
+        let outcome = self.stale_of(shed.hash, &shed.key, Staleness::Overload);
+        if outcome.is_none() {
+            self.tally.add(Counter::ServfailOverload, shed.waiters.len() as u64);
+        }
+        self.finish(Finished {
+            hash: shed.hash,
+            key: shed.key,
+            waiters: shed.waiters,
+            outcome: outcome.unwrap_or_else(Outcome::overload),
+        });
+        true
+    }
+
+    /// Answers a miss at once because the bound that `limit` counts is reached: with stale data if there
+    /// is any, else with SERVFAIL.
     pub fn turn_away(&self, limit: Counter, miss: Miss) {
+        let Miss { hash, key, waiter } = miss;
+        let Some(waiter) = waiter else { return self.tally.inc(Counter::PrefetchesSkipped) };
         self.tally.inc(limit);
-        let text = "too many questions are in flight";
-        self.finish_one(miss, Outcome::servfail(ExtendedError::OTHER, text));
+        let stale = self.stale_of(hash, &key, Staleness::Overload);
+        if stale.is_none() {
+            self.tally.inc(Counter::ServfailOverload);
+        }
+        self.finish_one(hash, key, waiter, stale.unwrap_or_else(Outcome::overload));
+    }
+
+    /// Asks upstream for what an operator wants explained, whatever is known of it, and says what happened.
+    /// It is a question of its own beside the one in flight, if there is one. Must be called inside a
+    /// `LocalSet`.
+    pub fn explain(self: &Rc<Self>, asked: timeline::Asked) {
+        let resolver = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let Some(key) = Key::from_bytes(asked.hash, &asked.key) else { return };
+            let explained = timeline::record(async {
+                resolver.describe(&key);
+                forward::forward(&resolver, &key).await
+            });
+            // Who asked may be gone.
+            let _ = asked.reply.send(explained.await);
+        });
+    }
+
+    /// Notes what is known of a key.
+    fn describe(&self, key: &Key<'_>) {
+        timeline::note(|| {
+            self.look(key, |found| match found {
+                Lookup::Fresh(hit) => match Failed::read(hit.answer) {
+                    Some(failed) => {
+                        format!("cache: it failed {} s ago: {}", hit.age_s, failed.text)
+                    }
+                    None => format!("cache: fresh, {} s old", hit.age_s),
+                },
+                Lookup::Stale(hit) if hit.retry_held => {
+                    format!("cache: stale, {} s old, refresh held back", hit.age_s)
+                }
+                Lookup::Stale(hit) => format!("cache: stale, {} s old", hit.age_s),
+                Lookup::Miss => "cache: nothing".to_owned(),
+            })
+        });
+        if let Some((since, waiters)) = self.inflight.borrow().of_key(key.bytes) {
+            timeline::note(|| {
+                format!("in flight for {} ms, {waiters} clients wait", since.as_millis())
+            });
+        }
+    }
+
+    /// Whether the owner of a key is to be told that its answer's time is almost over; it was not lately.
+    pub fn begin_refresh(&self, hash: u64, now_ms: u64) -> bool {
+        self.refreshes.borrow_mut().begin(hash, now_ms)
     }
 
     /// Looks for upstreams that forward back to this server, each `every`. Never ends.
@@ -145,10 +246,10 @@ impl Resolver {
         self.bell.notified().await;
     }
 
-    /// Whether nothing is in flight and nothing waits to be collected.
+    /// Whether nobody waits for anything. Questions may still be in flight for whom it concerns later.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.inflight.borrow().is_empty() && self.finished.borrow().is_empty()
+        !self.inflight.borrow().is_awaited() && self.finished.borrow().is_empty()
     }
 
     /// Waiters of the questions in flight, which are given up.
@@ -157,163 +258,104 @@ impl Resolver {
     }
 
     /// Ends the wait of one who did not get as far as a flight.
-    fn finish_one(&self, miss: Miss, outcome: Outcome) {
-        let Miss { hash, key, waiter } = miss;
+    fn finish_one(&self, hash: u64, key: Box<[u8]>, waiter: Waiter, outcome: Outcome) {
         self.finish(Finished { hash, key: key.into(), waiters: vec![waiter], outcome });
     }
 
     fn finish(&self, finished: Finished) {
+        if finished.waiters.is_empty() {
+            return;
+        }
         self.finished.borrow_mut().push_back(finished);
         self.bell.notify_one();
     }
 
-    /// The answer, if it came into the cache since the miss or follows from what is there.
-    fn known(&self, key: &Key<'_>) -> Option<Outcome> {
+    /// The answer, if it came into the cache since the miss or follows from what is there. A refresh is
+    /// not content with what is due to be refreshed.
+    fn known(&self, key: &Key<'_>, refreshes: bool) -> Known {
         let (mut keys, flushes) = (KeyBuf::default(), self.service.flushes.count());
-        self.probe(key).or_else(|| {
-            if self.upstreams.is_of_a_parent(key) {
-                return None;
+        let known = self.look(key, |found| match found {
+            Lookup::Fresh(hit) if refreshes && hit.refresh_due => Known::Not { spare: true },
+            Lookup::Fresh(hit) => Known::Outcome(match Failed::read(hit.answer) {
+                Some(failed) => failed.outcome(),
+                None => Outcome::Answer { stored: hit.answer.to_vec(), age_s: hit.age_s },
+            }),
+            Lookup::Stale(hit) if hit.retry_held && !(refreshes && self.may_be_over(key)) => {
+                let stored = hit.answer.to_vec();
+                Known::Outcome(Outcome::Stale { stored, why: Staleness::Held })
             }
-            let absent = self.probe(&store::nonexistence(&self.service.seed, key, &mut keys))?;
-            if let Outcome::Answer { stored, age_s } = &absent {
-                store::keep_absence(self, key, stored, *age_s, flushes);
-            }
-            Some(absent)
+            Lookup::Stale(_) => Known::Not { spare: true },
+            Lookup::Miss => Known::Not { spare: false },
+        });
+        let is_known = matches!(known, Known::Outcome(_));
+        // That a name is nowhere in a forward zone says nothing of DS, which its parent has.
+        if refreshes || is_known || self.upstreams.is_of_a_parent(key) {
+            return known;
+        }
+        let marker = store::nonexistence(&self.service.seed, key, &mut keys);
+        let absent = self.look(&marker, |found| match found {
+            Lookup::Fresh(hit) => Some((hit.answer.to_vec(), hit.age_s)),
+            // That nothing has this name must be true now, for it speaks of types nobody asked for.
+            Lookup::Stale(_) | Lookup::Miss => None,
+        });
+        let Some((stored, age_s)) = absent else { return known };
+        store::keep_absence(self, key, &stored, age_s, flushes);
+        Known::Outcome(Outcome::Answer { stored, age_s })
+    }
+
+    fn may_be_over(&self, key: &Key<'_>) -> bool {
+        self.streaks.borrow_mut().may_be_over(key.hash, self.clock.now().boot_ms)
+    }
+
+    /// Data whose time is over, if there is any.
+    fn stale(&self, key: &Key<'_>, why: Staleness) -> Option<Outcome> {
+        self.look(key, |found| match found {
+            Lookup::Stale(hit) => Some(Outcome::Stale { stored: hit.answer.to_vec(), why }),
+            Lookup::Fresh(_) | Lookup::Miss => None,
         })
     }
 
-    fn probe(&self, key: &Key<'_>) -> Option<Outcome> {
+    fn stale_of(&self, hash: u64, key: &[u8], why: Staleness) -> Option<Outcome> {
+        self.stale(&Key::from_bytes(hash, key)?, why)
+    }
+
+    fn look<R>(&self, key: &Key<'_>, f: impl FnOnce(Lookup<'_>) -> R) -> R {
         let cache = &self.service.cache;
         let probe = cache::Key { hash: key.hash, bytes: key.bytes };
-        let pin = cache.pin();
-        cache.with(&pin, probe, self.clock.now().boot_ms, |found| match found {
-            Lookup::Fresh(hit) => {
-                Some(Outcome::Answer { stored: hit.answer.to_vec(), age_s: hit.age_s })
-            }
-            Lookup::Stale(_) | Lookup::Miss => None,
-        })
-    }
-}
-
-/// One question in flight. Dropped without having landed, it fails its waiters.
-struct Flight {
-    resolver: Rc<Resolver>,
-    hash: u64,
-    key: Rc<[u8]>,
-    landed: bool,
-}
-
-impl Flight {
-    async fn resolve(self) {
-        let outcome = {
-            let Some(key) = Key::from_bytes(self.hash, &self.key) else {
-                return;
-            };
-            match self.resolver.known(&key) {
-                Some(known) => known,
-                None => forward::forward(&self.resolver, &key).await,
-            }
-        };
-        self.land(outcome);
+        cache.with(&cache.pin(), probe, self.clock.now().boot_ms, f)
     }
 
-    fn land(mut self, outcome: Outcome) {
-        self.landed = true;
-        self.end(outcome);
+    /// An upstream answered a question.
+    fn heard(&self, key: &Key<'_>) {
+        self.heard.set(Some(Instant::now()));
+        self.streaks.borrow_mut().succeeded(key.hash);
     }
 
-    fn end(&self, outcome: Outcome) {
-        let waiters = self.resolver.inflight.borrow_mut().leave(&self.key);
-        self.resolver.finish(Finished {
-            hash: self.hash,
-            key: Rc::clone(&self.key),
-            waiters,
-            outcome,
-        });
+    /// Whether no upstream has said anything to this worker since then, not even that it has no answer.
+    fn is_outage(&self, begun: Instant) -> bool {
+        self.heard.get().is_none_or(|heard| heard < begun)
     }
-}
 
-impl Drop for Flight {
-    fn drop(&mut self) {
-        if self.landed {
-            return;
+    /// Notes that a question that was asked at `begun` failed (RFC 9520), unless there was a flush since
+    /// their number was `flushes`.
+    ///
+    /// If no upstream could be reached and none has said anything to this worker in the meantime, that
+    /// is an outage and not this key's fault.
+    fn remember(&self, key: &Key<'_>, outcome: &Outcome, begun: Instant, flushes: u64) {
+        let Outcome::Failure { rcode, error, text } = outcome else { return };
+        if !outcome.is_unreachable() {
+            self.heard.set(Some(Instant::now()));
         }
-        if std::thread::panicking() {
-            self.resolver.tally.inc(Counter::TaskPanics);
+        let is_outage = self.is_outage(begun);
+        let now_ms = self.clock.now().boot_ms;
+        let mut hold_s = self.streaks.borrow_mut().failed(key.hash, now_ms, is_outage);
+        if is_outage && self.stale(key, Staleness::Failure).is_some() {
+            hold_s = failures::HOLD_MAX_S;
         }
-        self.end(Outcome::servfail(ExtendedError::OTHER, "internal error"));
+        let failed = Failed { rcode: *rcode, error: *error, text };
+        store::keep_failure(self, key, &failed, hold_s, flushes);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use swiftlet_net::route::Route;
-    use swiftlet_parser::key::{CaseBits, Seed, Variant};
-    use swiftlet_parser::query;
-    use swiftlet_parser::rr::{Class, Type};
-
-    use super::*;
-    use crate::edns;
-    use crate::pipeline::miss::ReplyTo;
-    use crate::policy::{Acl, Identity, Policies, special_use};
-    use crate::telemetry::Board;
-    use crate::upstream::Servers;
-
-    fn resolver(board: &Board) -> Rc<Resolver> {
-        let service = Arc::new(Service {
-            policies: Policies {
-                acl: Acl::default(),
-                identity: Identity::new("", None),
-                special_use: special_use::Zones::default(),
-            },
-            edns: edns::Settings { udp_size: 1232, nsid: None, keepalive_100ms: 1 },
-            cache: crate::cache::AnswerCache::new(cache::Config { max_bytes: 1 << 20 }),
-            flushes: crate::flush::Flushes::default(),
-            seed: Seed::new(1),
-        });
-        let (clock, tally) = (Clock::default(), board.tally(0));
-        let servers = Servers::new(&["127.0.0.1:9".parse().unwrap()]);
-        let timeout = Duration::from_secs(1);
-        let upstreams = Upstreams::new(servers, timeout, 1232, clock.clone(), tally.clone());
-        let limits = store::Limits { min_ttl_s: 0, max_ttl_s: 60, max_negative_ttl_s: 60 };
-        Rc::new(Resolver::new(service, upstreams, limits, clock, tally, 10))
-    }
-
-    fn waiter() -> Waiter {
-        let packet = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1];
-        Waiter {
-            query: query::parse(&packet).unwrap(),
-            case: CaseBits::of(&[0]),
-            reply_to: ReplyTo::Udp(Route::new("192.0.2.1:5".parse().unwrap(), None, 0, 0)),
-            place: None,
-        }
-    }
-
-    /// Nothing a task does can leave its clients waiting.
-    #[tokio::test]
-    async fn a_task_that_panics_fails_its_waiters_and_is_counted() {
-        let board = Board::new(1);
-        let resolver = resolver(&board);
-        let mut keys = KeyBuf::default();
-        let variant = Variant::new(false, false, 0);
-        let key = keys.build(&Seed::new(1), &[0], Type::A, Class::IN, variant);
-        let Join::Started(bytes) = resolver.inflight.borrow_mut().join(key.bytes.into(), waiter())
-        else {
-            panic!("the first one asks");
-        };
-        let flight =
-            Flight { resolver: Rc::clone(&resolver), hash: key.hash, key: bytes, landed: false };
-        let local = tokio::task::LocalSet::new();
-        let task = local.spawn_local(async move {
-            let _flight = flight;
-            panic!("on purpose");
-        });
-        let ended: Result<(), _> = local.run_until(task).await;
-        assert!(ended.is_err_and(|error| error.is_panic()));
-        let finished = resolver.take_finished().expect("the waiters are not forgotten");
-        assert_eq!(finished.waiters.len(), 1);
-        assert!(matches!(finished.outcome, Outcome::Failure { rcode: Rcode::SERVFAIL, .. }));
-        assert_eq!(board.sum(Counter::TaskPanics), 1);
-        assert!(resolver.is_idle());
-    }
-}
+mod tests;

@@ -16,7 +16,8 @@ use swiftlet_parser::response::{Record, Response, Section};
 use swiftlet_parser::rr::{Class, Rcode, Type};
 use swiftlet_parser::template::{self, Source, Template};
 
-use super::Resolver;
+use super::failures::Failed;
+use super::{Resolver, timeline};
 use crate::telemetry::Counter;
 use crate::upstream::Failure;
 
@@ -35,6 +36,8 @@ pub struct Limits {
     pub max_ttl_s: u32,
     /// Bound for negative answers (RFC 2308 §5 suggests 1 to 3 hours).
     pub max_negative_ttl_s: u32,
+    /// For how long after its TTL an answer may be given when no other is to be had (RFC 8767 §5).
+    pub stale_ttl_s: u32,
 }
 
 impl Limits {
@@ -87,14 +90,15 @@ pub(super) fn store(
         _ => 0,
     };
     let kind = if scrubbed.negative { Kind::Negative } else { Kind::Data };
-    let entry = NewEntry { answer: &stored, ttl_s, stale_s: 0, kind };
+    let entry = NewEntry { answer: &stored, ttl_s, stale_s: resolver.limits.stale_ttl_s, kind };
     insert(resolver, key, entry, 0, flushes);
     // What a forward zone's parent says does not hold for the zone's own servers.
     let of_a_parent = resolver.upstreams.is_of_a_parent(key);
     if response.rcode() == Rcode::NXDOMAIN && scrubbed.answer.is_empty() && !of_a_parent {
         let mut keys = KeyBuf::default();
         let marker = nonexistence(&resolver.service.seed, key, &mut keys);
-        insert(resolver, &marker, entry, 0, flushes);
+        // What follows for types that nobody asked about must hold now.
+        insert(resolver, &marker, NewEntry { stale_s: 0, ..entry }, 0, flushes);
     }
     Ok(stored)
 }
@@ -112,8 +116,23 @@ pub(super) fn keep_absence(
     let (ttl_s, kind) = (template.min_ttl(), Kind::Negative);
     // Ages are rounded down: the copy must not outlive the original by what is left of a second.
     let age_ms = u64::from(age_s) * 1000 + 999;
-    let entry = NewEntry { answer: stored, ttl_s, stale_s: 0, kind };
+    let entry = NewEntry { answer: stored, ttl_s, stale_s: resolver.limits.stale_ttl_s, kind };
     insert(resolver, key, entry, age_ms, flushes);
+}
+
+/// Stores that a question failed, for so many seconds; where there is data, it only holds back the next
+/// question. `flushes` is their count when upstream was asked.
+pub(super) fn keep_failure(
+    resolver: &Resolver,
+    key: &Key<'_>,
+    failed: &Failed<'_>,
+    hold_s: u32,
+    flushes: u64,
+) {
+    let mut stored = Vec::new();
+    failed.write(&mut stored);
+    let entry = NewEntry { answer: &stored, ttl_s: hold_s, stale_s: 0, kind: Kind::Failure };
+    insert(resolver, key, entry, 0, flushes);
 }
 
 /// Stores an entry of this age, unless there was a flush since their number was `flushes`.
@@ -123,8 +142,16 @@ fn insert(resolver: &Resolver, key: &Key<'_>, entry: NewEntry<'_>, age_ms: u64, 
     let place = cache::Key { hash: key.hash, bytes: key.bytes };
     let inserted =
         service.flushes.unless_since(flushes, || service.cache.insert(place, entry, stored_ms));
-    if inserted == Some(cache::Inserted::Stored) {
-        resolver.tally.inc(Counter::CacheInserts);
+    timeline::note(|| match inserted {
+        Some(inserted) => format!("cache: {inserted:?}, {:?} for {} s", entry.kind, entry.ttl_s),
+        None => "not stored: the cache was flushed meanwhile".to_owned(),
+    });
+    match (inserted, entry.kind) {
+        (Some(cache::Inserted::Stored | cache::Inserted::Held), Kind::Failure) => {
+            resolver.tally.inc(Counter::FailuresKept);
+        }
+        (Some(cache::Inserted::Stored), _) => resolver.tally.inc(Counter::CacheInserts),
+        _ => {}
     }
 }
 

@@ -255,6 +255,10 @@ impl Connection {
         buf[..len].copy_from_slice(&self.input[begin..begin + len]);
         match serve(&batch, keys, buf, len, self.peer.ip()) {
             Verdict::Reply(len) => self.outbox.push(&buf[..len]),
+            Verdict::ReplyAndRefresh { len, key } => {
+                self.outbox.push(&buf[..len]);
+                desk.refresh(key, batch.now);
+            }
             Verdict::Drop(reason) => desk.tally.inc(reason),
             Verdict::Wait { query, key } => {
                 self.outbox.in_flight.set(self.outbox.in_flight.get() + 1);

@@ -2,7 +2,9 @@
 //!
 //! Invariant, checked by the tests under every fault (ARCHITECTURE.md, "Counters"):
 //! `received = answered + Σ dropped{reason} + pending`, where `answered` is what the kernel accepted
-//! and `pending` is `waits_begun - waits_ended`.
+//! and `pending` is `waits_begun - waits_ended`. Of those who waited,
+//! `asked = answered + failed + stale + shed + dropped + pending`, where `asked` is `waits_begun` and the
+//! others but `pending` are `waits{outcome}`, whose sum is `waits_ended`.
 //!
 //! A counter has one writer, its worker, so an increment is a plain load and store; readers see a
 //! value that is at most a batch old. To add a metric, add one row to the table.
@@ -69,16 +71,31 @@ counters! {
     CacheHits: "cache_hits", "Queries answered from the cache";
     CacheMisses: "cache_misses", "Queries that the cache could not answer";
     CacheInserts: "cache_inserts", "Answers stored";
+    StaleTimeout: "stale_answers" {"why" = "timeout"}, "Answers past their TTL, given because there was no other";
+    StaleFailure: "stale_answers" {"why" = "failure"}, "Stale answers because asking upstream failed";
+    StaleHeld: "stale_answers" {"why" = "held"}, "Stale answers because asking upstream failed a moment ago";
+    StaleOverload: "stale_answers" {"why" = "overload"}, "Stale answers because a bound was reached";
+    FailuresKept: "failures_kept", "Failures remembered, so that the same is not asked again at once";
+    FailuresGiven: "failures_given", "Queries answered SERVFAIL on the packet path by a failure remembered";
+    Questions: "questions", "Questions put to upstreams, each in one or more tries";
+    Prefetches: "prefetches", "Those put for nobody in particular: the answer's time was almost over, or an outage may be";
+    PrefetchesSkipped: "prefetches_skipped", "Those not asked again for lack of room";
     LocalAnswers: "answers_local", "Queries answered by a policy, without cache or upstream";
     AclRefused: "acl_refused", "Queries from clients outside SWIFTLET_ALLOW";
     WaitsBegun: "waits_begun", "Queries that began to wait for an upstream";
     WaitsEnded: "waits_ended", "Queries that waited and got their answer or were dropped";
+    WaitsAnswered: "waits" {"outcome" = "answered"}, "Queries that waited, by what came of it";
+    WaitsFailed: "waits" {"outcome" = "failed"}, "Waits that ended with SERVFAIL because no upstream had an answer";
+    WaitsStale: "waits" {"outcome" = "stale"}, "Waits that ended with a stale answer";
+    WaitsShed: "waits" {"outcome" = "shed"}, "Waits that ended with SERVFAIL because a bound was reached";
+    WaitsDropped: "waits" {"outcome" = "dropped"}, "Waits that ended without an answer";
     Coalesced: "waits_coalesced", "Queries that joined a question already asked";
     MailboxFull: "overload" {"limit" = "mailbox"}, "Queries answered SERVFAIL because a bound was reached";
     WaitersFullInAll: "overload" {"limit" = "all_waiters"}, "Queries over the bound of waiters in all";
     WaitersFull: "overload" {"limit" = "waiters"}, "Queries over the bound of waiters for one key";
     FlightsFull: "overload" {"limit" = "flights"}, "Queries over the bound of questions in flight";
     ClientFull: "overload" {"limit" = "client"}, "Queries over the bound of one client's in flight";
+    FlightsShed: "flights_shed", "Questions in flight given up for newer ones because there were too many";
     StreamsAccepted: "streams_accepted", "TCP connections accepted";
     StreamsClosed: "streams_closed", "TCP connections that ended";
     StreamsRefused: "streams_refused", "TCP connections closed at once because a bound was reached";

@@ -18,8 +18,8 @@ use hyper_util::service::TowerToHyperService;
 use swiftlet_net::clock::Clock;
 use tokio::sync::Semaphore;
 
-use super::metrics;
 use super::{Board, Counter};
+use super::{metrics, query};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::mailbox::Post;
 use crate::pipeline::Service;
@@ -65,6 +65,7 @@ pub struct Observed {
 pub async fn serve(listener: TcpListener, observed: Arc<Observed>) -> std::io::Result<()> {
     let router = Router::new()
         .route("/", get(index))
+        .route("/debug/query", get(query::show))
         .route("/metrics", get(show_metrics))
         .route("/health", get(health))
         .route("/ready", get(ready))
@@ -100,7 +101,8 @@ async fn index() -> &'static str {
     concat!(
         "swiftlet ",
         env!("CARGO_PKG_VERSION"),
-        "\n\n/metrics  counters for Prometheus\n",
+        "\n\n/debug/query?name=example.com&type=A  what happens to a question, step by step\n",
+        "/metrics  counters for Prometheus\n",
         "/health   200 while every worker turns\n",
         "/ready    200 while new clients should come here\n",
         "/debug/upstreams  what is known of each upstream, as JSON\n",

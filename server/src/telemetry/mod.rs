@@ -3,6 +3,7 @@
 pub mod counters;
 pub mod http;
 mod metrics;
+mod query;
 pub mod sightings;
 
 pub use counters::{Board, Counter, Counters, Tally};

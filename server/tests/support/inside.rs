@@ -24,6 +24,14 @@ use swiftlet_net::socket::Listener;
 
 use super::{PATIENCE, free_port, service};
 
+/// What is kept for how long unless a test says otherwise.
+pub const LIMITS: store::Limits = store::Limits {
+    min_ttl_s: 0,
+    max_ttl_s: 86_400,
+    max_negative_ttl_s: 3600,
+    stale_ttl_s: 86_400,
+};
+
 /// Running workers, stopped when dropped.
 pub struct Inside {
     pub dns: SocketAddr,
@@ -38,6 +46,11 @@ pub struct Inside {
 impl Inside {
     /// Starts so many workers over one upstream, and waits until their sockets are open.
     pub fn start(workers: usize, upstream: SocketAddr) -> Self {
+        Self::start_with(workers, upstream, LIMITS)
+    }
+
+    /// The same with other bounds of what is kept.
+    pub fn start_with(workers: usize, upstream: SocketAddr, limits: store::Limits) -> Self {
         let mut inside = Self {
             dns: SocketAddr::from(([127, 0, 0, 1], free_port())),
             service: Arc::new(service()),
@@ -50,7 +63,7 @@ impl Inside {
         let (opened, all_open) = channel();
         let clients = Clients::new(u32::MAX);
         for number in 0..workers {
-            let desk = inside.desk(number, clients.clone(), upstream);
+            let desk = inside.desk(number, clients.clone(), upstream, limits);
             let (dns, lifecycle, opened) = (inside.dns, inside.lifecycle.clone(), opened.clone());
             inside.workers.push(std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -78,14 +91,13 @@ impl Inside {
         number: usize,
         clients: Clients,
         upstream: SocketAddr,
+        limits: store::Limits,
     ) -> impl FnOnce() -> Desk + Send + 'static {
         let (service, tally) = (Arc::clone(&self.service), self.board.tally(number));
         let (clock, post) = (Clock::Manual(self.clock.clone()), self.post.clone());
         move || {
             let servers = Servers::new(&[upstream]);
             let upstreams = Upstreams::new(servers, PATIENCE, 1232, clock.clone(), tally.clone());
-            let limits =
-                store::Limits { min_ttl_s: 0, max_ttl_s: 86_400, max_negative_ttl_s: 3600 };
             let resolver = Rc::new(Resolver::new(
                 Arc::clone(&service),
                 upstreams,

@@ -4,7 +4,8 @@ use swiftlet_parser::key::{KeyBuf, Seed, Variant};
 
 use super::*;
 
-const LIMITS: Limits = Limits { min_ttl_s: 0, max_ttl_s: 86_400, max_negative_ttl_s: 3600 };
+const LIMITS: Limits =
+    Limits { min_ttl_s: 0, max_ttl_s: 86_400, max_negative_ttl_s: 3600, stale_ttl_s: 0 };
 
 /// A record of a response: owner, type, TTL, RDATA.
 type Row<'a> = (&'a str, Type, u32, Vec<u8>);
