@@ -1,5 +1,7 @@
 //! The control thread: signals, HTTP and the end of the process. Workers never do any of this.
 
+use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +41,7 @@ pub(crate) fn run(
         if let Some(listener) = http {
             tokio::spawn(serve_http(listener, Arc::clone(observed)));
         }
-        tokio::spawn(watch_network(observed.servers.clone()));
+        tokio::spawn(watch_network(Changes::listen(), observed.servers.clone()));
         tokio::spawn(tell_of_upstreams(observed.servers.clone(), observed.clock.clone()));
         if let Some(address) = gateway.address() {
             tokio::spawn(warn_of_indistinct_clients(address, Arc::clone(observed)));
@@ -104,9 +106,9 @@ async fn tell_of_upstreams(servers: Servers, clock: Clock) {
 
 /// Ends the back-offs of all upstreams when the machine's addresses or routes change: what failed before
 /// may be reached now.
-async fn watch_network(servers: Servers) {
+async fn watch_network(changes: io::Result<Changes>, servers: Servers) {
     let watch = async {
-        let mut changes = Changes::listen()?;
+        let mut changes = changes?;
         loop {
             changes.next().await?;
             servers.forget_failures();
@@ -114,7 +116,7 @@ async fn watch_network(servers: Servers) {
             tokio::time::sleep(NETWORK_REST).await;
         }
     };
-    let ended: std::io::Result<std::convert::Infallible> = watch.await;
+    let ended: io::Result<Infallible> = watch.await;
     let Err(error) = ended;
     tracing::warn!(
         "changes of addresses and routes are not seen ({error}): after one, upstreams that failed \

@@ -125,7 +125,9 @@ impl Drop for Flight {
             return;
         }
         let ended = self.end(Outcome::servfail(ExtendedError::OTHER, "internal error"));
-        self.resolver.tally.add(Counter::ServfailInternal, u64::from(ended));
+        if ended {
+            self.resolver.tally.inc(Counter::ServfailInternal);
+        }
         if ended && std::thread::panicking() {
             self.resolver.tally.inc(Counter::TaskPanics);
         }

@@ -30,15 +30,12 @@ pub(super) async fn forward(resolver: &Rc<Resolver>, key: &Key<'_>) -> Outcome {
     let flushes = resolver.service.flushes.count();
     let ask = async |server, within| {
         timeline::note(|| format!("asking {}", upstreams.address(server)));
-        let asked = async {
-            let reply = upstreams.ask(server, key, within).await?;
-            store::store(resolver, key, reply.message(), flushes)
-        };
-        let result = asked.await;
-        if let Err(failure) = &result {
+        let reply = upstreams.ask(server, key, within).await;
+        let stored = reply.and_then(|reply| store::store(resolver, key, reply.message(), flushes));
+        if let Err(failure) = &stored {
             timeline::note(|| format!("failed: {failure:?}"));
         }
-        result
+        stored
     };
     let beside = |server| probe(resolver, server, key);
     match race(upstreams, &candidates, ask, beside).await {
@@ -46,11 +43,11 @@ pub(super) async fn forward(resolver: &Rc<Resolver>, key: &Key<'_>) -> Outcome {
         Err(failure) => {
             let (counter, error, text) = explain(failure);
             resolver.tally.inc(counter);
-            if failure == Failure::NoSocket {
+            match failure {
                 // It is this process that is at its limit: nothing to hold against the name.
-                return Outcome::Shed { text };
+                Failure::NoSocket => Outcome::Shed { text },
+                _ => Outcome::servfail(error, text),
             }
-            Outcome::servfail(error, text)
         }
     }
 }

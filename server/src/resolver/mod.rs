@@ -161,6 +161,9 @@ impl Resolver {
         self.tally.add(Counter::FlightsFull, shed.waiters.len() as u64);
         self.tally.inc(Counter::FlightsShed);
         let outcome = self.stale_of(shed.hash, &shed.key, Staleness::Overload);
+        if outcome.is_none() {
+            self.tally.add(Counter::ServfailOverload, shed.waiters.len() as u64);
+        }
         self.finish(Finished {
             hash: shed.hash,
             key: shed.key,
@@ -286,10 +289,9 @@ impl Resolver {
             Lookup::Stale(_) => Known::Not { spare: true },
             Lookup::Miss => Known::Not { spare: false },
         });
-        if refreshes || matches!(known, Known::Outcome(_)) {
-            return known;
-        }
-        if self.upstreams.is_of_a_parent(key) {
+        let is_known = matches!(known, Known::Outcome(_));
+        // That a name is nowhere in a forward zone says nothing of DS, which its parent has.
+        if refreshes || is_known || self.upstreams.is_of_a_parent(key) {
             return known;
         }
         let marker = store::nonexistence(&self.service.seed, key, &mut keys);

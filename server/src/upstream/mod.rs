@@ -391,6 +391,12 @@ impl Upstreams {
         self.servers.0.hedges.spend()
     }
 
+    /// Where a server is.
+    #[must_use]
+    pub fn address(&self, server: usize) -> SocketAddr {
+        self.server(server).address
+    }
+
     fn server(&self, server: usize) -> &Server {
         &self.servers.0.servers[server]
     }
@@ -411,11 +417,5 @@ impl Upstreams {
         let deadline = Instant::now() + within;
         let exchange = self.transport.ask(server, key);
         timeout_at(deadline, exchange).await.unwrap_or(Err(Failure::Timeout))
-    }
-
-    /// Where a server is.
-    #[must_use]
-    pub fn address(&self, server: usize) -> SocketAddr {
-        self.servers.address(server)
     }
 }
