@@ -38,7 +38,7 @@ fn upstream(ttl_s: u32) -> (Upstream, Mood) {
     let mood = Mood::default();
     let is = mood.clone();
     let upstream = Upstream::start(move |asked| {
-        let gone = asked.message.queries[0].name().to_ascii().starts_with("gone");
+        let gone = asked.message.queries[0].name().to_lowercase().to_ascii().starts_with("gone");
         match is.0.load(Ordering::SeqCst) {
             SILENT => {}
             FAILS => asked.reply(&failure(&asked.message, ResponseCode::ServFail)),
