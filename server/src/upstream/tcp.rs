@@ -65,7 +65,7 @@ struct Connection {
     state: RefCell<State>,
     /// Rung when there is something to write.
     outbox: Notify,
-    /// Rung when the last question left.
+    /// Rung when the last question left, or when it takes no more.
     left: Notify,
     renewals: u32,
 }
@@ -180,13 +180,21 @@ impl Connections {
         let renewals = self.servers.habits(server).renewals();
         let mut kept = self.kept.borrow_mut();
         let kept = kept.entry(server).or_default();
-        kept.retain(|connection| connection.state.borrow().ended.is_none());
+        // Those from before the ways were made anew end by themselves.
+        kept.retain(|connection| {
+            let is_old = connection.renewals != renewals;
+            if is_old {
+                connection.wear_out();
+            }
+            !is_old && connection.state.borrow().ended.is_none()
+        });
         let is_new = |connection: &Connection| connection.state.borrow().heard.is_none();
-        let mut usable = kept.iter().filter(|connection| connection.takes_more(renewals));
-        if let Some(connection) = usable.find(|connection| !anew || is_new(connection)) {
+        let usable = || kept.iter().filter(|connection| connection.takes_more());
+        let is_full = kept.len() >= MAX_CONNECTIONS;
+        if let Some(connection) = usable().find(|kept| !anew || is_full || is_new(kept)) {
             return Ok(Rc::clone(connection));
         }
-        if kept.len() >= MAX_CONNECTIONS {
+        if is_full {
             return Err(Failure::Stream);
         }
         if !self.budget.has_room() && !udp.make_room() {
@@ -216,10 +224,15 @@ impl Connection {
         Self { state: state.into(), outbox: Notify::new(), left: Notify::new(), renewals }
     }
 
-    fn takes_more(&self, renewals: u32) -> bool {
+    fn takes_more(&self) -> bool {
         let state = self.state.borrow();
-        let is_good = state.ended.is_none() && !state.worn && self.renewals == renewals;
-        is_good && state.waiting.len() < MAX_PIPELINED
+        state.ended.is_none() && !state.worn && state.waiting.len() < MAX_PIPELINED
+    }
+
+    /// Has it take no more questions, and end with its last one.
+    fn wear_out(&self) {
+        self.state.borrow_mut().worn = true;
+        self.left.notify_one();
     }
 
     /// Puts a question on its way. `None` if the connection has ended or the key is none.

@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 
+use proptest::prelude::*;
 use rand::SeedableRng;
 
 use super::*;
@@ -228,4 +229,83 @@ fn the_sweep_closes_what_is_old_and_idle() {
     pool.ports.leave(waiting, id, false);
     assert!(!pool.ports.sweep(pool.now + MAX_AGE));
     assert_eq!(pool.budget.open(), 0);
+}
+
+/// What may happen to the ports.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Ask,
+    /// One of those who wait gets an answer, or gives up.
+    End(usize, bool),
+    Pass(u16),
+    Sweep,
+    Renew,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        8 => Just(Event::Ask),
+        5 => (any::<usize>(), prop::bool::weighted(0.9)).prop_map(|(at, good)| Event::End(at, good)),
+        1 => (0_u16..4000).prop_map(Event::Pass),
+        1 => Just(Event::Sweep),
+        1 => Just(Event::Renew),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The model is what each question knows of its own: port, ID, and when its port was first used.
+    #[test]
+    fn whatever_happens_each_question_is_found_and_no_port_is_left(
+        slots in 1_usize..20,
+        max_open in 1_usize..12,
+        events in prop::collection::vec(event(), 1..300),
+    ) {
+        let mut pool = Pool::new(slots, max_open);
+        let (mut waiting, mut asked, mut renewals) = (Vec::new(), 0, 0);
+        // By port's own key and number: when it was first used, how often, and by whom.
+        let mut used: std::collections::HashMap<(usize, u16), (Instant, u32, HashSet<u16>)> =
+            std::collections::HashMap::new();
+        for event in events {
+            match event {
+                Event::Ask => {
+                    let Ok(port) = pool.pick_at_renewal(renewals) else { continue };
+                    let id = pool.enter(port, asked);
+                    let number = pool.number(port);
+                    let entry = used.entry((port, number));
+                    let (first, since, ids) =
+                        entry.or_insert_with(|| (pool.now, renewals, HashSet::new()));
+                    prop_assert!(ids.insert(id) && ids.len() <= MAX_CARRIED);
+                    prop_assert!(pool.now.duration_since(*first) < MAX_AGE);
+                    prop_assert_eq!(*since, renewals);
+                    waiting.push((port, id, asked));
+                    asked += 1;
+                }
+                Event::End(at, answered) if !waiting.is_empty() => {
+                    let (port, id, _) = waiting.swap_remove(at % waiting.len());
+                    pool.ports.leave(port, id, answered);
+                }
+                Event::End(..) => {}
+                Event::Pass(ms) => pool.now += Duration::from_millis(ms.into()),
+                Event::Sweep => _ = pool.ports.sweep(pool.now),
+                Event::Renew => renewals += 1,
+            }
+            prop_assert!(pool.budget.open() <= max_open);
+            prop_assert_eq!(pool.budget.open(), pool.ports.open.len());
+            for &(port, id, question) in &waiting {
+                let held = pool.ports.get_mut(port);
+                prop_assert_eq!(held.map(|held| held.whose(id)), Some(Whose::Waiting(question)));
+            }
+            // A port that was closed may be drawn again, as another one.
+            let open = &pool.ports.open;
+            used.retain(|(port, number), _| open.get(*port).is_some_and(|held| held.number == *number));
+        }
+        for (port, id, _) in waiting {
+            pool.ports.leave(port, id, true);
+        }
+        prop_assert!(!pool.ports.sweep(pool.now + MAX_AGE));
+        prop_assert_eq!(pool.budget.open(), 0);
+        prop_assert!(pool.ports.pools.iter().flatten().all(|&slot| slot == NONE));
+    }
 }

@@ -244,3 +244,24 @@ fn a_connection_without_questions_is_closed_after_a_while() {
         fixture.until(|| fixture.budget.open() == 0).await;
     });
 }
+
+#[test]
+fn a_change_of_the_network_ends_what_was_connected_before() {
+    run(async {
+        let (listener, address) = fake::tcp().await;
+        let fixture = Fixture::new(address);
+        let slow = fixture.ask("slow.example.");
+        let mut before = accept(&listener).await;
+        let query = within(framed_query(&mut before)).await.unwrap();
+        fixture.tcp.servers.habits(0).renew();
+        let task = fixture.ask("www.example.");
+        let mut after = accept(&listener).await;
+        let query_after = within(framed_query(&mut after)).await.unwrap();
+        write_framed(&mut after, &answer(&query_after)).await;
+        assert!(matches!(within(task).await.unwrap(), Ok(Answered::Whole(_))));
+        write_framed(&mut before, &answer(&query)).await;
+        assert!(matches!(within(slow).await.unwrap(), Ok(Answered::Whole(_))), "it may finish");
+        assert!(within(framed_query(&mut before)).await.is_none(), "and is closed then");
+        assert_eq!(fixture.budget.open(), 1);
+    });
+}
