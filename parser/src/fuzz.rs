@@ -14,12 +14,12 @@
 )]
 
 use crate::edns::{OptWriter, OptionSet};
-use crate::key::{CaseBits, KeyBuf, Seed, Variant};
+use crate::key::{CaseBits, Key, KeyBuf, MAX_KEY_LEN, Seed, Variant};
 use crate::message::{self, ReplyWriter};
 use crate::name::{Name, fold};
 use crate::query::{Query, Reject};
 use crate::rdata::{self, Field};
-use crate::response::{Record, Response, Section, bare_error};
+use crate::response::{Echo, Record, Response, Section, bare_error};
 use crate::rr::{Class, HEADER_LEN, Opcode, Rcode, Type};
 use crate::template::{Source, Template, build, render};
 
@@ -63,6 +63,7 @@ pub fn response(data: &[u8]) {
         key.build(&Seed::new(1), response.qname(), response.qtype(), response.qclass(), Variant(0));
     let is_response = response.flags().qr() && response.flags().opcode() == Opcode::QUERY;
     assert_eq!(response.is_answer_to(&key), is_response);
+    check_echo(&response, is_response, &key);
 
     let mut last = Section::Answer;
     for (section, record) in response.records() {
@@ -82,6 +83,24 @@ pub fn response(data: &[u8]) {
     let by_section: usize =
         Section::ALL.map(|section| response.section(section).count()).iter().sum();
     assert_eq!(by_section, response.records().count());
+}
+
+/// A response repeats the query of its own question, and no query with one byte of it changed, but for
+/// the case of the name.
+fn check_echo(response: &Response<'_>, is_response: bool, key: &Key<'_>) {
+    let mut query = [0; HEADER_LEN + MAX_KEY_LEN];
+    let Some(len) = message::write_plain_query(&mut query, 7, key) else { return };
+    let is_lower = !response.qname().iter().any(u8::is_ascii_uppercase);
+    let folded = if is_lower { Echo::Exact } else { Echo::OtherCase };
+    assert_eq!(response.echo_of(&query[..len]), is_response.then_some(folded));
+    query[HEADER_LEN..HEADER_LEN + response.qname().len()].copy_from_slice(response.qname());
+    assert_eq!(response.echo_of(&query[..len]), is_response.then_some(Echo::Exact));
+    assert_eq!(response.echo_of(&query[..len - 1]), None);
+    for at in HEADER_LEN..len {
+        query[at] ^= 0x80;
+        assert_eq!(response.echo_of(&query[..len]), None);
+        query[at] ^= 0x80;
+    }
 }
 
 /// Bytes of control before the response or template in the input of [`template_round_trip`].

@@ -331,7 +331,7 @@ fn unreadable_replies_end_in_servfail_in_time() {
             answer.queries[0] = asked.message.queries[0].clone();
             let _ = asked.socket.send_to(&lie(&answer.to_vec().unwrap()), asked.from);
         });
-        let server = over(upstream.address, &[("UPSTREAM_TIMEOUT_MS", "300")]);
+        let server = over(upstream.address, &[("UPSTREAM_TIMEOUT_MS", "600")]);
         let begun = Instant::now();
         let answer = ask(server.dns, &query("www.example.", RecordType::A));
         assert_eq!(answer.metadata.response_code, ResponseCode::ServFail, "{what}");

@@ -205,9 +205,13 @@ fn run(script: Script, upstream: SocketAddr) -> (Script, Board) {
 fn an_upstreams_reply_is_handled_within_5_ms_under_a_flood_of_hits() {
     let replied: Arc<Mutex<Vec<Instant>>> = Arc::default();
     let stamps = Arc::clone(&replied);
+    let mut names = std::collections::HashSet::new();
     let upstream = Upstream::start(move |asked| {
         let answer = asked.answer(3600).to_vec().unwrap();
-        stamps.lock().unwrap().push(Instant::now());
+        // On a busy machine a reply may come after the try's time-out, and the name is asked for again.
+        if names.insert(asked.message.queries[0].name().to_lowercase()) {
+            stamps.lock().unwrap().push(Instant::now());
+        }
         asked.socket.send_to(&answer, asked.from).unwrap();
     });
     let script = Script { miss_every: 400, batches: 80_000, ..Script::default() };
@@ -215,7 +219,7 @@ fn an_upstreams_reply_is_handled_within_5_ms_under_a_flood_of_hits() {
     let replied = replied.lock().unwrap();
     assert!(script.hits_answered > 1_000_000, "{} hits: a flood", script.hits_answered);
     // The known name itself was the first miss, and all who asked for it before the answer waited too.
-    let misses = board.sum(Counter::UpstreamQueries);
+    let misses = board.sum(Counter::UpstreamQueries) - board.sum(Counter::UpstreamRetries);
     assert_eq!(misses as usize, replied.len());
     let last = script.answered.len() - (replied.len() - 1);
     let mut delays: Vec<Duration> = replied[1..]

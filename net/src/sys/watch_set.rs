@@ -174,26 +174,28 @@ mod tests {
 
     #[test]
     fn the_task_sleeps_until_something_new_comes() {
-        let (set, sockets, sender) = sockets(2);
-        let send = |at: usize| sender.send_to(b"x", sockets[at].local_addr().unwrap()).unwrap();
-        runtime().block_on(async {
-            let watch = set.watch().unwrap();
-            send(0);
-            // One that is left unread, and one that comes before the task sleeps again.
-            for more in [false, true, false] {
-                let served = watch.serve(|| {
-                    assert_eq!(taken(&set)[0], 0);
-                    more
-                });
-                tokio::time::timeout(PATIENCE, served).await.unwrap().unwrap();
-                if !more {
-                    let idle = watch.serve(|| panic!("nothing came"));
-                    let waited = tokio::time::timeout(Duration::from_millis(5), idle).await;
-                    assert!(waited.is_err());
-                    send(1);
+        // To another socket than the one that is left unread, and to the same.
+        for at in [1, 0] {
+            let (set, sockets, sender) = sockets(2);
+            let send = |at: usize| sender.send_to(b"x", sockets[at].local_addr().unwrap()).unwrap();
+            runtime().block_on(async {
+                let watch = set.watch().unwrap();
+                send(0);
+                for more in [false, true, false] {
+                    let served = watch.serve(|| {
+                        assert_eq!(taken(&set)[0], 0);
+                        more
+                    });
+                    tokio::time::timeout(PATIENCE, served).await.unwrap().unwrap();
+                    if !more {
+                        let idle = watch.serve(|| panic!("nothing came"));
+                        let waited = tokio::time::timeout(Duration::from_millis(5), idle).await;
+                        assert!(waited.is_err());
+                        send(at);
+                    }
                 }
-            }
-        });
+            });
+        }
     }
 
     #[test]

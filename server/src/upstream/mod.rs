@@ -176,11 +176,13 @@ impl Servers {
         }))
     }
 
-    /// Forgets the failures of all, because the machine's addresses or routes changed.
+    /// Forgets the failures of all, because the machine's addresses or routes changed, and has ports and
+    /// connections made anew, for a connected socket keeps its old address.
     pub fn forget_failures(&self) {
         self.0.network_changes.fetch_add(1, Relaxed);
         for server in &self.0.servers {
             self.note(server.forget_failures());
+            server.habits.renew();
         }
     }
 
@@ -417,5 +419,17 @@ impl Upstreams {
         let deadline = Instant::now() + within;
         let exchange = self.transport.ask(server, key);
         timeout_at(deadline, exchange).await.unwrap_or(Err(Failure::Timeout))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_the_network_renews_all() {
+        let servers = Servers::new(&["192.0.2.1:53".parse().unwrap()]);
+        servers.forget_failures();
+        assert_eq!((servers.habits(0).renewals(), servers.changes()), (1, (0, 0, 1)));
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! Cost of a question: one send, one recv, and a share of one epoll_wait for all that came at once. Bounds:
 //! [`MAX_WRONG_REPLIES`] for a question; the task yields after each 64 datagrams, well within 200 µs. Nothing
-//! is allocated for a question but the buffer of its reply, which comes from the pool of this thread.
+//! is allocated for a question but the buffer of its reply, which comes from the pool of this thread; while it
+//! waits it takes some 450 bytes, and as many questions wait as the resolver lets ask.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
