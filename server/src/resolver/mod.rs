@@ -168,7 +168,7 @@ impl Resolver {
             hash: shed.hash,
             key: shed.key,
             waiters: shed.waiters,
-            outcome: outcome.unwrap_or_else(|| self.overloaded()),
+            outcome: outcome.unwrap_or_else(Outcome::overload),
         });
         true
     }
@@ -180,12 +180,10 @@ impl Resolver {
         let Some(waiter) = waiter else { return self.tally.inc(Counter::PrefetchesSkipped) };
         self.tally.inc(limit);
         let stale = self.stale_of(hash, &key, Staleness::Overload);
-        self.finish_one(hash, key, waiter, stale.unwrap_or_else(|| self.overloaded()));
-    }
-
-    fn overloaded(&self) -> Outcome {
-        self.tally.inc(Counter::ServfailOverload);
-        Outcome::overload()
+        if stale.is_none() {
+            self.tally.inc(Counter::ServfailOverload);
+        }
+        self.finish_one(hash, key, waiter, stale.unwrap_or_else(Outcome::overload));
     }
 
     /// Asks upstream for what an operator wants explained, whatever is known of it, and says what happened.
