@@ -16,7 +16,7 @@ GUNGRAUN := $(shell sed -n '/^name = "gungraun"$$/{n;s/^version = "\(.*\)"/\1/p}
 RUNNER := $(TARGET)/tools/gungraun-$(GUNGRAUN)/bin/gungraun-runner
 COUNTS := $(TARGET)/gungraun
 
-.PHONY: help run test check packages image test-image fuzz loom soak bench bench-micro bench-check bench-baseline counts
+.PHONY: help run test check packages image test-image fuzz loom miri soak bench bench-micro bench-check bench-baseline counts
 .PHONY: bench-generator bench-cache bench-flood bench-outage peers compare compare-full
 
 # Where the results of a measurement go, under the name that is given.
@@ -58,6 +58,9 @@ fuzz: ## run each fuzz target for SECONDS_EACH (needs nightly and cargo-fuzz)
 loom: ## the cache's readers and writers in every order that matters
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom \
 	    cargo test -p swiftlet-cache --lib segmented::model
+
+miri: ## the cache's unsafe parts under Miri, in some ten minutes (needs nightly with miri and rust-src)
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p swiftlet-cache --lib segmented
 
 soak: ## the cache for some minutes: every answer checked, resident memory watched
 	SWIFTLET_SOAK_SECONDS=60 cargo test --release -p swiftlet-cache --test stress -- --nocapture

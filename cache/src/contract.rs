@@ -391,7 +391,7 @@ pub(crate) fn what_is_past_its_stale_time_is_reclaimed<S: Store>() {
         store.settle();
         let stats = store.stats();
         if stats.slots > 0 {
-            let expired = if now_ms < 15_000 { 0 } else { 500 / LESS };
+            let expired = if now_ms < 15_000 { 0 } else { (1000 / LESS).div_ceil(2) };
             assert_eq!((stats.entries, stats.expired), (1000 / LESS - expired, expired));
         }
         for number in 0..1000 / LESS {
