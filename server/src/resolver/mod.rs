@@ -16,7 +16,7 @@ pub mod timeline;
 
 pub use outcome::{Finished, Outcome, Staleness};
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -48,8 +48,9 @@ pub struct Resolver {
     finished: RefCell<VecDeque<Finished>>,
     streaks: RefCell<Streaks>,
     refreshes: RefCell<Refreshes>,
-    /// When an upstream said something last.
-    heard: Cell<Option<Instant>>,
+    /// When an upstream last said anything to this worker, by the first server of the name's zone: an
+    /// outage of one zone's servers is none of another's.
+    heard: RefCell<Vec<Option<Instant>>>,
     /// Rung when something finished.
     bell: Notify,
 }
@@ -86,7 +87,7 @@ impl Resolver {
             finished: RefCell::default(),
             streaks: RefCell::default(),
             refreshes: RefCell::default(),
-            heard: Cell::new(None),
+            heard: RefCell::default(),
             bell: Notify::new(),
         }
     }
@@ -327,26 +328,41 @@ impl Resolver {
 
     /// An upstream answered a question.
     fn heard(&self, key: &Key<'_>) {
-        self.heard.set(Some(Instant::now()));
+        self.hear(key);
         self.streaks.borrow_mut().succeeded(key.hash);
     }
 
-    /// Whether no upstream has said anything to this worker since then, not even that it has no answer.
-    fn is_outage(&self, begun: Instant) -> bool {
-        self.heard.get().is_none_or(|heard| heard < begun)
+    /// An upstream said something.
+    fn hear(&self, key: &Key<'_>) {
+        let (place, mut heard) = (self.zone_of(key), self.heard.borrow_mut());
+        if heard.len() <= place {
+            heard.resize(place + 1, None);
+        }
+        heard[place] = Some(Instant::now());
+    }
+
+    /// Whether no upstream for this name has said anything to this worker since then, not even that it
+    /// has no answer.
+    fn is_outage(&self, key: &Key<'_>, begun: Instant) -> bool {
+        let heard = self.heard.borrow().get(self.zone_of(key)).copied().flatten();
+        heard.is_none_or(|heard| heard < begun)
+    }
+
+    fn zone_of(&self, key: &Key<'_>) -> usize {
+        self.upstreams.candidates(key).first().map_or(0, |&server| server)
     }
 
     /// Notes that a question that was asked at `begun` failed (RFC 9520), unless there was a flush since
     /// their number was `flushes`.
     ///
-    /// If no upstream could be reached and none has said anything to this worker in the meantime, that
+    /// If no upstream could be reached and none of this name's has said anything in the meantime, that
     /// is an outage and not this key's fault.
     fn remember(&self, key: &Key<'_>, outcome: &Outcome, begun: Instant, flushes: u64) {
         let Outcome::Failure { rcode, error, text } = outcome else { return };
         if !outcome.is_unreachable() {
-            self.heard.set(Some(Instant::now()));
+            self.hear(key);
         }
-        let is_outage = self.is_outage(begun);
+        let is_outage = self.is_outage(key, begun);
         let now_ms = self.clock.now().boot_ms;
         let mut hold_s = self.streaks.borrow_mut().failed(key.hash, now_ms, is_outage);
         if is_outage && self.stale(key, Staleness::Failure).is_some() {
