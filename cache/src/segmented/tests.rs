@@ -106,6 +106,7 @@ fn a_pinned_reader_bounds_what_is_retired() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "about sizes, and long")]
 fn memory_is_freed_with_the_cache_and_counted_before() {
     let cache = with_room_for(1_000);
     for number in 0..5_000 {
