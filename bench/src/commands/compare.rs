@@ -12,7 +12,7 @@ use swiftlet_bench::rounds::PAIRS_MIN;
 use swiftlet_bench::subject::{Subject, find_peers};
 use swiftlet_bench::workload::Workload;
 
-use super::{range, server, stop_flag, this_program, write};
+use super::{Cores, range, server, stop_flag, this_program, write};
 
 /// Arguments of `compare`.
 #[derive(clap::Args)]
@@ -41,12 +41,8 @@ pub(crate) struct Args {
     /// Names to cache where memory is measured.
     #[arg(long, default_value_t = 1_000_000, value_parser = range(1000, 10_000_000))]
     memory_names: u32,
-    /// Core for the servers.
-    #[arg(long, default_value_t = 1)]
-    server_core: usize,
-    /// Core for the generator and the authority.
-    #[arg(long, default_value_t = 0)]
-    generator_core: usize,
+    #[command(flatten)]
+    cores: Cores,
 }
 
 /// Measures, and tells after each workload.
@@ -66,8 +62,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         pairs: args.pairs as usize,
         round: Duration::from_millis(args.round_ms.into()),
         latency_round: Duration::from_millis(args.latency_ms.into()),
-        server_core: args.server_core,
-        generator_core: args.generator_core,
+        server_core: args.cores.server_core,
+        generator_core: args.cores.generator_core,
         memory_names: args.memory_names as usize,
         stop: &stop,
     };

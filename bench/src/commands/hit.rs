@@ -12,7 +12,7 @@ use swiftlet_bench::report::hit::Outcome;
 use swiftlet_bench::rounds::{PAIRS_MIN, Rounds, queries_for, synthetic_names};
 use swiftlet_loadtest::{Authority, Queries, Transport};
 
-use super::{range, server, stop_flag, this_program, write};
+use super::{Cores, range, server, stop_flag, this_program, write};
 
 /// Names that the cache has room for, or as many as are asked if they are more.
 const CACHE_NAMES: usize = 100_000;
@@ -41,12 +41,8 @@ pub(crate) struct Args {
     /// Queries outstanding.
     #[arg(long, default_value_t = 512)]
     window: usize,
-    /// Core for the server and the echo.
-    #[arg(long, default_value_t = 1)]
-    server_core: usize,
-    /// Core for the generator.
-    #[arg(long, default_value_t = 0)]
-    generator_core: usize,
+    #[command(flatten)]
+    cores: Cores,
     /// Bytes by which the echo's reply is longer than the query.
     #[arg(long, default_value_t = 0)]
     pad: usize,
@@ -71,16 +67,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         transport: Transport::Udp,
         sockets: args.sockets,
         window: args.window,
-        generator_core: args.generator_core,
+        generator_core: args.cores.generator_core,
         duration: Duration::from_millis(args.round_ms.into()),
         pairs: args.pairs as usize,
         authority: &authority,
         stop: &stop,
         serial: 0,
     };
-    let mut conditions = Conditions::read(args.server_core, args.generator_core);
+    let mut conditions = Conditions::read(args.cores.server_core, args.cores.generator_core);
 
-    let core = args.server_core;
+    let core = args.cores.server_core;
     let setup = Setup {
         core,
         upstream: authority.address(),

@@ -13,6 +13,17 @@ use clap::value_parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+/// Where the two sides of a measurement run.
+#[derive(clap::Args)]
+pub(crate) struct Cores {
+    /// Core for the servers, the echo among them.
+    #[arg(long, default_value_t = 1)]
+    server_core: usize,
+    /// Core for the generator, and for the authority.
+    #[arg(long, default_value_t = 0)]
+    generator_core: usize,
+}
+
 /// A number within these bounds.
 fn range(low: i64, high: i64) -> clap::builder::RangedI64ValueParser<u32> {
     value_parser!(u32).range(low..=high)

@@ -22,7 +22,7 @@ use swiftlet_loadtest::{
     run_with,
 };
 
-use super::{range, server, stop_flag, this_program, write};
+use super::{Cores, range, server, stop_flag, this_program, write};
 
 /// Names that are asked for and known.
 const NAMES: usize = 10_000;
@@ -48,12 +48,8 @@ pub(crate) struct Args {
     /// Length of a round in ms.
     #[arg(long, default_value_t = 1000, value_parser = range(100, 60_000))]
     round_ms: u32,
-    /// Core for the server.
-    #[arg(long, default_value_t = 1)]
-    server_core: usize,
-    /// Core for the generator.
-    #[arg(long, default_value_t = 0)]
-    generator_core: usize,
+    #[command(flatten)]
+    cores: Cores,
     /// File to write the table to.
     #[arg(long)]
     markdown: Option<PathBuf>,
@@ -87,10 +83,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let authority =
         Authority::start(([127, 0, 0, 1], 0).into()).context("cannot start the authority")?;
     let upstream = authority.address();
-    let core = args.server_core;
+    let core = args.cores.server_core;
     let setup = Setup { core, upstream, cache_names: 10 * NAMES, names: &[] };
     let mut subject = Process::server("swiftlet", &program, &setup)?;
-    let mut conditions = Conditions::read(core, args.generator_core);
+    let mut conditions = Conditions::read(core, args.cores.generator_core);
     let mut rounds = hits(args, &authority, &stop, 0)?;
     subject.wait_until_it_answers(rounds.queries.get(0))?;
     rounds.warm(&subject)?;
@@ -148,7 +144,7 @@ fn hits<'r>(
         transport: Transport::Udp,
         sockets: 8,
         window: 512,
-        generator_core: args.generator_core,
+        generator_core: args.cores.generator_core,
         duration: Duration::from_millis(args.round_ms.into()),
         pairs: args.pairs as usize,
         authority,
