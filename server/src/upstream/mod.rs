@@ -145,6 +145,15 @@ impl Reply {
     pub fn message(&self) -> &[u8] {
         self.buffer.get(..self.len).unwrap_or_default()
     }
+
+    /// Whether the server answered rather than refused.
+    fn check(&self) -> Result<(), Failure> {
+        match Response::parse(self.message()).map(|response| response.rcode()) {
+            Ok(Rcode::NOERROR | Rcode::NXDOMAIN) => Ok(()),
+            Ok(rcode) => Err(Failure::Rcode(rcode)),
+            Err(_) => Err(Failure::Malformed),
+        }
+    }
 }
 
 /// The servers, shared by all workers.
@@ -332,13 +341,7 @@ impl Upstreams {
         let _probing = Probing(&self.probes);
         let begun = (Instant::now(), self.now_ms());
         let within = self.timeout.min(Duration::from_millis(CLAIM_MS));
-        let result = self.ask(server, key, within).await.and_then(|reply| {
-            match Response::parse(reply.message()).map(|response| response.rcode()) {
-                Ok(Rcode::NOERROR | Rcode::NXDOMAIN) => Ok(()),
-                Ok(rcode) => Err(Failure::Rcode(rcode)),
-                Err(_) => Err(Failure::Malformed),
-            }
-        });
+        let result = self.ask(server, key, within).await.and_then(|reply| reply.check());
         self.probe_ended(server, result, begun);
     }
 

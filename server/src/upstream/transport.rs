@@ -12,7 +12,6 @@ use std::rc::Rc;
 
 use swiftlet_net::clock::Clock;
 use swiftlet_parser::key::Key;
-use swiftlet_parser::response::Response;
 use swiftlet_parser::rr::Rcode;
 
 use super::habits::Sign;
@@ -111,7 +110,7 @@ impl Transport {
                     Err(Trouble::Failed(failure)) => return Err(failure),
                     Err(Trouble::NotUnderstood(..)) => return Err(Failure::Rcode(rcode)),
                 };
-                if is_good(&reply) {
+                if reply.check().is_ok() {
                     habits.note_without_edns(sign, self.clock.now().boot_ms);
                 }
                 Ok(reply)
@@ -134,12 +133,6 @@ impl Transport {
             Answered::Truncated | Answered::Suspicious => Err(Failure::Malformed.into()),
         }
     }
-}
-
-/// Whether a server answered rather than refused.
-fn is_good(reply: &Reply) -> bool {
-    Response::parse(reply.message())
-        .is_ok_and(|response| matches!(response.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN))
 }
 
 #[cfg(test)]

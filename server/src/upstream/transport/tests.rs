@@ -2,6 +2,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use swiftlet_net::clock::{Manual, Now};
+use swiftlet_parser::response::Response;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
