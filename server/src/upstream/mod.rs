@@ -50,7 +50,7 @@ use crate::telemetry::{Counter, Tally};
 use backoff::Class;
 use budget::Budget;
 use choice::Choice;
-use server::{CLAIM_MS, Change, Server, State};
+use server::{Change, Server, State};
 
 /// Extra queries by asking a second server when the first is slow, in a hundred questions.
 const HEDGES_PERCENT: u64 = 3;
@@ -66,6 +66,9 @@ const MIN_HEDGE: Duration = Duration::from_millis(5);
 
 /// Probes that a worker may have under way; more are left out and counted.
 const MAX_PROBES: usize = 64;
+
+/// How long the answer to a probe is waited for.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a try failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -340,7 +343,7 @@ impl Upstreams {
     pub async fn probe(&self, server: usize, key: &Key<'_>) {
         let _probing = Probing(&self.probes);
         let begun = (Instant::now(), self.now_ms());
-        let within = self.timeout.min(Duration::from_millis(CLAIM_MS));
+        let within = self.timeout.min(PROBE_TIMEOUT);
         let result = self.ask(server, key, within).await.and_then(|reply| reply.check());
         self.probe_ended(server, result, begun);
     }

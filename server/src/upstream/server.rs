@@ -24,8 +24,9 @@ use super::Habits;
 use super::backoff::{self, Class};
 use super::estimate::{Loss, RoundTrip};
 
-/// How long a probe may take at most before another may be sent.
-pub const CLAIM_MS: u64 = 1_000;
+/// How long a probe may take at most before another may be sent. One that is lost must not keep everybody
+/// from a server that has come back, when there is nobody else.
+pub const CLAIM_MS: u64 = 250;
 
 /// One server.
 #[derive(Debug)]

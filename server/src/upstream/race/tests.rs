@@ -6,7 +6,7 @@ use std::rc::Rc;
 use swiftlet_net::clock::Clock;
 use swiftlet_parser::rr::Rcode;
 
-use super::super::{Probing, Servers};
+use super::super::{PROBE_TIMEOUT, Probing, Servers};
 use super::*;
 use crate::telemetry::Board;
 
@@ -94,7 +94,7 @@ impl Scene {
             tokio::task::spawn_local(async move {
                 let _probing = Probing(&scene.upstreams.probes);
                 let begun = (Instant::now(), scene.upstreams.now_ms());
-                let result = scene.act(server, ms(1_000)).await;
+                let result = scene.act(server, PROBE_TIMEOUT).await;
                 scene.upstreams.probe_ended(server, result.map(drop), begun);
             });
         };
@@ -378,6 +378,21 @@ fn no_servers_at_all_is_a_failure_and_no_hang() {
     run(async {
         let scene = Scene::new(&[]);
         assert_eq!(scene.ask().await, (Err(Failure::Timeout), 0));
+    });
+}
+
+#[test]
+fn a_lost_probe_does_not_keep_a_question_from_a_server_that_is_back() {
+    run(async {
+        let scene = Scene::new(&[Does::Answer(1), Does::Answer(1)]);
+        for _ in 0..50 {
+            scene.ask().await.0.unwrap();
+        }
+        (0..3).for_each(|_| scene.upstreams.failed(0, Failure::Timeout, ms(0), scene.now_ms()));
+        assert!(scene.upstreams.claim(0), "a probe that is lost");
+        scene.sets(1, Does::Silence);
+        let (result, took) = scene.ask().await;
+        assert!(result == Ok(0) && took <= 450, "{result:?} after {took} ms");
     });
 }
 
