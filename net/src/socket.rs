@@ -102,7 +102,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    fn at(address: SocketAddr, step: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn at(address: SocketAddr, step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.raw_os_error() {
             Some(libc::EADDRINUSE) => Self::InUse { address, owner: owner(address) },
             Some(libc::EACCES | libc::EPERM) => Self::NotPermitted { address },
@@ -205,6 +205,15 @@ pub fn open_upstream(remote: SocketAddr, local_port: u16) -> io::Result<UdpSocke
 /// buffer was full (SO_MEMINFO). Wraps at 2^32. `None` on a kernel older than 4.12.
 pub fn drops(socket: impl AsFd) -> Option<u32> {
     sockopt::drops(socket.as_fd()).ok()
+}
+
+/// Where a socket of [`open_listener`] is bound to.
+pub(crate) fn bound_address(socket: &Socket) -> Result<SocketAddr, OpenError> {
+    let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let address = socket
+        .local_addr()
+        .and_then(|address| address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into()));
+    address.map_err(OpenError::at(unknown, "ask for the address"))
 }
 
 /// Whether an address stands for all addresses of its family.

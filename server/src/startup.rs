@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use socket2::Socket;
 use swiftlet_cache::Store as _;
-use swiftlet_net::backend::{Backend as _, Epoll, Kind, Options};
+use swiftlet_net::backend::{Backend, Epoll, Kind, Options};
 use swiftlet_net::clock::Clock;
 use swiftlet_net::socket::{Granted, Listener, open_stream_listener, probe};
 use swiftlet_net::{cores, limits};
@@ -17,7 +17,7 @@ use swiftlet_parser::key::Seed;
 
 use crate::cache::{self, AnswerCache};
 use crate::clients::Clients;
-use crate::config::{Backend, Config, Http, TtlClock, format_bytes};
+use crate::config::{self, Config, Http, TtlClock, format_bytes};
 use crate::control;
 use crate::desk::{Desk, Scratch};
 use crate::edns;
@@ -162,7 +162,7 @@ impl Plan {
                 send_buffer: Some(settings.send_buffer as usize),
             },
             kind: match settings.backend {
-                Backend::Auto | Backend::Epoll => Kind::Epoll,
+                config::Backend::Auto | config::Backend::Epoll => Kind::Epoll,
             },
             clock: Clock::System { follow_wall: settings.ttl_clock == TtlClock::Wall },
             board: Board::new(config.workers),
@@ -204,34 +204,11 @@ impl Plan {
                 Err(error) => return report_failure(&reports, error),
             };
             let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime, async {
-                match kind {
-                    Kind::Epoll => {
-                        let backend = match Epoll::open(&options) {
-                            Ok(backend) => backend,
-                            Err(error) => return report_failure(&reports, error),
-                        };
-                        let granted = backend.granted().collect();
-                        let sockets = match backend.sockets().collect() {
-                            Ok(sockets) => sockets,
-                            Err(error) => return report_failure(&reports, error),
-                        };
-                        let desk = Rc::new(desk());
-                        let streams = Rc::new(Streams::new(number, tcp_idle));
-                        if let Err(error) = accept(&options.listeners, &streams, &bounds, &desk) {
-                            return report_failure(&reports, error);
-                        }
-                        // One worker looks for all.
-                        if let (0, Some(every)) = (number, loop_probe) {
-                            let resolver = Rc::clone(&desk.resolver);
-                            tokio::task::spawn_local(resolver.watch_for_loops(every));
-                        }
-                        let _ = reports.send(Ok(Opened { number, granted, sockets, pinned }));
-                        drop(reports);
-                        Worker { backend, desk, streams, lifecycle }.run().await;
-                    }
-                }
-            });
+            let worker =
+                Starting { number, pinned, options, lifecycle, bounds, tcp_idle, loop_probe };
+            match kind {
+                Kind::Epoll => local.block_on(&runtime, worker.run::<Epoll>(desk, reports)),
+            }
         })
     }
 
@@ -269,6 +246,51 @@ impl Plan {
                 scratch: Scratch::default().into(),
             }
         }
+    }
+}
+
+/// What a worker's thread needs beside its desk.
+struct Starting {
+    number: usize,
+    pinned: bool,
+    options: Options,
+    lifecycle: Lifecycle,
+    bounds: Bounds,
+    tcp_idle: Duration,
+    loop_probe: Option<Duration>,
+}
+
+impl Starting {
+    /// Opens the worker's sockets, reports that once, and serves. Must run inside a `LocalSet`.
+    async fn run<B: Backend>(
+        self,
+        desk: impl FnOnce() -> Desk,
+        reports: mpsc::Sender<anyhow::Result<Opened>>,
+    ) {
+        match self.open::<B>(desk) {
+            Ok((worker, opened)) => {
+                let _ = reports.send(Ok(opened));
+                drop(reports);
+                worker.run().await;
+            }
+            Err(error) => report_failure(&reports, error),
+        }
+    }
+
+    fn open<B: Backend>(self, desk: impl FnOnce() -> Desk) -> anyhow::Result<(Worker<B>, Opened)> {
+        let Self { number, pinned, options, lifecycle, bounds, tcp_idle, loop_probe } = self;
+        let (sockets, granted): (Vec<_>, _) = options.bind()?.into_iter().unzip();
+        let handles = sockets.iter().map(Socket::try_clone).collect::<Result<_, _>>()?;
+        let backend = B::open(sockets, options.batch)?;
+        let desk = Rc::new(desk());
+        let streams = Rc::new(Streams::new(number, tcp_idle));
+        accept(&options.listeners, &streams, &bounds, &desk)?;
+        // One worker looks for all.
+        if let (0, Some(every)) = (number, loop_probe) {
+            tokio::task::spawn_local(Rc::clone(&desk.resolver).watch_for_loops(every));
+        }
+        let worker = Worker { backend, desk, streams, lifecycle };
+        Ok((worker, Opened { number, granted, sockets: handles, pinned }))
     }
 }
 

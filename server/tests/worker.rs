@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hickory_proto::rr::RecordType;
+use socket2::Socket;
 use support::upstream::Upstream;
 use support::{allocations, query, service};
 use swiftlet::clients::Clients;
@@ -25,7 +26,7 @@ use swiftlet::telemetry::sightings::Gateway;
 use swiftlet::telemetry::{Board, Counter};
 use swiftlet::upstream::{Servers, Upstreams};
 use swiftlet::worker::Worker;
-use swiftlet_net::backend::{Backend, Options, Packet, Received, SLOT_LEN, Sent};
+use swiftlet_net::backend::{Backend, Packet, Received, SLOT_LEN, Sent};
 use swiftlet_net::clock::Clock;
 use swiftlet_net::route::Route;
 use swiftlet_net::socket::OpenError;
@@ -85,7 +86,7 @@ impl Flood {
 }
 
 impl Backend for Flood {
-    fn open(_: &Options) -> Result<Self, OpenError> {
+    fn open(_: Vec<Socket>, _: usize) -> Result<Self, OpenError> {
         unreachable!("the tests build it")
     }
 

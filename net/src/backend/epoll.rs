@@ -18,7 +18,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::task::{Context, Poll};
@@ -26,9 +25,9 @@ use std::thread;
 
 use socket2::Socket;
 
-use super::{Backend, MAX_BATCH, Options, Packet, Received, SLOT_LEN, Sent};
+use super::{Backend, Packet, Received, SLOT_LEN, Sent};
 use crate::route::Route;
-use crate::socket::{self, Granted, Listener, OpenError};
+use crate::socket::{self, OpenError};
 use crate::sys::mmsg::{Messages, Verdict};
 use crate::sys::watched::Watched;
 
@@ -83,33 +82,12 @@ pub struct Epoll {
 /// One listener's socket.
 struct Port {
     socket: Watched,
-    granted: Granted,
     failed_turns: u32,
     /// Datagrams received since it was last empty.
     since_empty: usize,
 }
 
 impl Epoll {
-    /// The socket buffers that the kernel granted, by listener.
-    pub fn granted(&self) -> impl Iterator<Item = Granted> {
-        self.ports.iter().map(|port| port.granted)
-    }
-
-    /// Second handles on the sockets, by listener: whoever watches them from outside the worker
-    /// asks the kernel itself (see [`socket::drops`]).
-    pub fn sockets(&self) -> impl Iterator<Item = io::Result<Socket>> {
-        self.ports.iter().map(|port| port.socket.socket().try_clone())
-    }
-
-    /// The addresses the sockets are bound to, by listener: tells the port that a configured port 0
-    /// became.
-    pub fn local_addresses(&self) -> impl Iterator<Item = io::Result<SocketAddr>> {
-        self.ports.iter().map(|port| {
-            let address = port.socket.socket().local_addr()?;
-            address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
-        })
-    }
-
     /// Moves dropped datagrams behind the good ones and counts both.
     fn sift(&mut self, report: &mut Received) {
         let mut good = self.used;
@@ -221,19 +199,16 @@ impl Epoll {
 }
 
 impl Backend for Epoll {
-    fn open(options: &Options) -> Result<Self, OpenError> {
-        let (batch, count) = (options.batch, options.listeners.len());
-        if !(1..=MAX_BATCH).contains(&batch) {
-            return Err(OpenError::Batch { batch });
-        }
-        if !(1..=usize::from(u16::MAX)).contains(&count) {
-            return Err(OpenError::Listeners { count });
-        }
-        let wildcard =
-            options.listeners.iter().any(|listener| socket::is_wildcard(&listener.address));
-        let ports = options.listeners.iter().map(|listener| Port::open(listener, options));
+    fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError> {
+        let mut wildcard = false;
+        let ports = sockets.into_iter().map(|socket| {
+            let address = socket::bound_address(&socket)?;
+            wildcard |= socket::is_wildcard(&address);
+            Port::watch(socket).map_err(OpenError::at(address, "watch the socket (epoll)"))
+        });
+        let ports: Box<[Port]> = ports.collect::<Result<_, _>>()?;
         Ok(Self {
-            ports: ports.collect::<Result<_, _>>()?,
+            ports,
             messages: Messages::new(2 * batch, wildcard),
             batch,
             turn: 0,
@@ -330,19 +305,8 @@ impl Backend for Epoll {
 }
 
 impl Port {
-    fn open(listener: &Listener, options: &Options) -> Result<Self, OpenError> {
-        let address = listener.address;
-        let (socket, granted) =
-            socket::open_listener(address, options.recv_buffer, options.send_buffer)?;
-        Self::watch(socket, granted).map_err(|source| OpenError::Refused {
-            address,
-            step: "watch the socket (epoll)",
-            source,
-        })
-    }
-
-    fn watch(socket: Socket, granted: Granted) -> io::Result<Self> {
-        Ok(Self { socket: Watched::new(socket)?, granted, failed_turns: 0, since_empty: 0 })
+    fn watch(socket: Socket) -> io::Result<Self> {
+        Ok(Self { socket: Watched::new(socket)?, failed_turns: 0, since_empty: 0 })
     }
 
     /// Receives one batch if the socket is known to be ready, and stops being ready when the kernel
@@ -428,9 +392,7 @@ mod tests {
         let peer = UdpSocket::bind(address).unwrap();
         peer.send_to(b"hello", socket.local_addr().unwrap()).unwrap();
 
-        let port =
-            runtime.block_on(async { Port::watch(socket.into(), Granted { recv: 0, send: 0 }) });
-        let mut port = port.unwrap();
+        let mut port = runtime.block_on(async { Port::watch(socket.into()) }).unwrap();
         until_ready(&runtime, &mut port);
         let (mut messages, mut errors) = (Messages::new(4, false), 0);
         assert_eq!(port.receive(&mut messages, 4, &mut errors), 1);
@@ -444,9 +406,7 @@ mod tests {
         // accept.
         let listener = socket::open_stream_listener("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let port =
-            runtime.block_on(async { Port::watch(listener.into(), Granted { recv: 0, send: 0 }) });
-        let mut port = port.unwrap();
+        let mut port = runtime.block_on(async { Port::watch(listener.into()) }).unwrap();
         until_ready(&runtime, &mut port);
         let (mut messages, mut errors) = (Messages::new(1, false), 0);
         for _ in 0..2 * FAILED_TURNS {

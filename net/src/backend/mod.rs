@@ -16,9 +16,10 @@ use std::ops::AddAssign;
 use std::task::{Context, Poll};
 
 pub use epoll::Epoll;
+use socket2::Socket;
 
 use crate::route::Route;
-use crate::socket::{Listener, OpenError};
+use crate::socket::{self, Granted, Listener, OpenError};
 
 /// Bytes of a slot: the longest query that is accepted and the longest answer that can leave over
 /// UDP.
@@ -40,8 +41,9 @@ pub const DEFAULT_BATCH: usize = 64;
 /// or handed on by [`next`](Self::next) exactly once; every reply is counted in exactly one
 /// [`Sent`].
 pub trait Backend: Sized {
-    /// Opens sockets and builds all buffers; nothing is allocated afterwards.
-    fn open(options: &Options) -> Result<Self, OpenError>;
+    /// Takes over the sockets of [`Options::bind`], which a [`Route`] names by index, and builds the
+    /// buffers for batches of so many datagrams; nothing is allocated afterwards.
+    fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError>;
 
     /// Ready when some listener may have datagrams. A listener stops being ready only when the
     /// kernel has said that it is empty, so a worker may end its turn at any time and lose nothing.
@@ -74,7 +76,7 @@ pub trait Backend: Sized {
     fn send_to(&mut self, route: &Route, answer: &[u8]) -> bool;
 }
 
-/// What [`Backend::open`] needs to know.
+/// What the sockets and the buffers of a backend are to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The addresses to serve; at least one, at most 65,535. A [`Route`] names them by index.
@@ -91,6 +93,23 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self { listeners: Vec::new(), batch: DEFAULT_BATCH, recv_buffer: None, send_buffer: None }
+    }
+}
+
+impl Options {
+    /// Checks the bounds, and opens a socket for each listener.
+    pub fn bind(&self) -> Result<Vec<(Socket, Granted)>, OpenError> {
+        let (batch, count) = (self.batch, self.listeners.len());
+        if !(1..=MAX_BATCH).contains(&batch) {
+            return Err(OpenError::Batch { batch });
+        }
+        if !(1..=usize::from(u16::MAX)).contains(&count) {
+            return Err(OpenError::Listeners { count });
+        }
+        let open = |listener: &Listener| {
+            socket::open_listener(listener.address, self.recv_buffer, self.send_buffer)
+        };
+        self.listeners.iter().map(open).collect()
     }
 }
 

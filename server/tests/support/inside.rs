@@ -73,7 +73,9 @@ impl Inside {
                     let listeners = vec![Listener { address: dns }];
                     let options =
                         Options { listeners, batch: 64, recv_buffer: None, send_buffer: None };
-                    let backend = Epoll::open(&options).expect("a free port");
+                    let bound = options.bind().expect("a free port").into_iter();
+                    let sockets = bound.map(|(socket, _)| socket).collect();
+                    let backend = Epoll::open(sockets, options.batch).expect("an epoll set");
                     let streams = Rc::new(Streams::new(number, PATIENCE));
                     opened.send(()).expect("the test waits");
                     drop(opened);

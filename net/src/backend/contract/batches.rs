@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 
-pub(super) fn out_of_bounds_options_are_refused<B: Subject>() {
+pub(super) fn out_of_bounds_options_are_refused<B: Backend>() {
     for batch in [0, MAX_BATCH + 1] {
         assert!(matches!(Rig::<B>::try_new(&["127.0.0.1:0"], batch), Err(OpenError::Batch { .. })));
     }
@@ -13,7 +13,7 @@ pub(super) fn out_of_bounds_options_are_refused<B: Subject>() {
     assert!(matches!(Rig::<B>::try_new(&["192.0.2.1:0"], 1), Err(OpenError::NotAvailable { .. })));
 }
 
-pub(super) fn a_flooded_listener_does_not_starve_another<B: Subject>() {
+pub(super) fn a_flooded_listener_does_not_starve_another<B: Backend>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"], 4);
     let client = client("127.0.0.1:0");
     for _ in 0..40 {
@@ -28,7 +28,7 @@ pub(super) fn a_flooded_listener_does_not_starve_another<B: Subject>() {
     assert!(turns.contains(&0) && turns.contains(&2), "listeners served: {turns:?}");
 }
 
-pub(super) fn datagrams_from_port_zero_are_dropped_and_counted<B: Subject>() {
+pub(super) fn datagrams_from_port_zero_are_dropped_and_counted<B: Backend>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 4);
     let client = client("127.0.0.1:0");
     let nowhere = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
@@ -50,7 +50,7 @@ pub(super) fn datagrams_from_port_zero_are_dropped_and_counted<B: Subject>() {
     assert_eq!(multiset((0..sent).map(|_| take(&client).0)), expected);
 }
 
-pub(super) fn a_refused_reply_does_not_stop_the_batch<B: Subject>() {
+pub(super) fn a_refused_reply_does_not_stop_the_batch<B: Backend>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 16);
     let client = client("127.0.0.1:0");
     // Replies to the broadcast address are forbidden without SO_BROADCAST (EACCES).
@@ -70,7 +70,7 @@ pub(super) fn a_refused_reply_does_not_stop_the_batch<B: Subject>() {
     assert_eq!(multiset((0..11).map(|_| take(&client).0)), expected);
 }
 
-pub(super) fn a_refused_deferred_answer_does_not_stop_the_others<B: Subject>() {
+pub(super) fn a_refused_deferred_answer_does_not_stop_the_others<B: Backend>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 8);
     let client = client("127.0.0.1:0");
     let good = Route::new(client.local_addr().unwrap(), None, 0, 0);
@@ -86,7 +86,7 @@ pub(super) fn a_refused_deferred_answer_does_not_stop_the_others<B: Subject>() {
     assert_eq!(multiset([(); 4].map(|()| take(&client).0)), multiset(expected));
 }
 
-pub(super) fn oversize_datagrams_are_dropped_and_counted<B: Subject>() {
+pub(super) fn oversize_datagrams_are_dropped_and_counted<B: Backend>() {
     let mut rig = Rig::<B>::new(&["0.0.0.0:0"], 8);
     let client = client("127.0.0.1:0");
     let asked = SocketAddr::from((Ipv4Addr::LOCALHOST, rig.addresses[0].port()));
@@ -100,7 +100,7 @@ pub(super) fn oversize_datagrams_are_dropped_and_counted<B: Subject>() {
     assert_silent(&client);
 }
 
-pub(super) fn empty_datagrams_are_handed_on<B: Subject>() {
+pub(super) fn empty_datagrams_are_handed_on<B: Backend>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 8);
     let client = client("127.0.0.1:0");
     client.send_to(b"", rig.addresses[0]).unwrap();
@@ -113,7 +113,7 @@ pub(super) fn empty_datagrams_are_handed_on<B: Subject>() {
     assert_eq!((lens, take(&client).0), (vec![0], b"ok".to_vec()));
 }
 
-pub(super) fn only_what_is_replied_to_is_answered<B: Subject>() {
+pub(super) fn only_what_is_replied_to_is_answered<B: Backend>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 16);
     let client = client("127.0.0.1:0");
     // Twice, so that the slots which changed places are used again.
@@ -128,7 +128,7 @@ pub(super) fn only_what_is_replied_to_is_answered<B: Subject>() {
     assert_eq!(rig.sent, Sent { accepted: 10, refused: 0 });
 }
 
-pub(super) fn an_unsent_batch_is_forgotten<B: Subject>() {
+pub(super) fn an_unsent_batch_is_forgotten<B: Backend>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 2);
     let client = client("127.0.0.1:0");
     for at in 0..4 {
@@ -145,7 +145,7 @@ pub(super) fn an_unsent_batch_is_forgotten<B: Subject>() {
     assert_eq!(rig.backend.send(), Sent::default());
 }
 
-pub(super) fn deferred_answers_beyond_the_spare_slots_leave_at_once<B: Subject>() {
+pub(super) fn deferred_answers_beyond_the_spare_slots_leave_at_once<B: Backend>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0", "127.0.0.1:0"], 4);
     let client = client("127.0.0.1:0");
     for at in 0..11u8 {
@@ -164,7 +164,7 @@ pub(super) fn deferred_answers_beyond_the_spare_slots_leave_at_once<B: Subject>(
     );
 }
 
-pub(super) fn impossible_deferred_answers_are_not_taken<B: Subject>() {
+pub(super) fn impossible_deferred_answers_are_not_taken<B: Backend>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 4);
     let peer = "127.0.0.1:9".parse().unwrap();
     let route = Route::new(peer, None, 0, 0);

@@ -10,7 +10,7 @@ mod model;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -58,17 +58,6 @@ mod epoll {
     contract_suite!(crate::backend::Epoll);
 }
 
-/// A backend whose sockets can be found.
-trait Subject: Backend {
-    fn addresses(&self) -> Vec<SocketAddr>;
-}
-
-impl Subject for Epoll {
-    fn addresses(&self) -> Vec<SocketAddr> {
-        self.local_addresses().collect::<io::Result<_>>().unwrap()
-    }
-}
-
 /// How long a condition may take before the test fails; never waited for otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -81,7 +70,7 @@ struct Rig<B> {
     sent: Sent,
 }
 
-impl<B: Subject> Rig<B> {
+impl<B: Backend> Rig<B> {
     fn new(listeners: &[&str], batch: usize) -> Self {
         Self::try_new(listeners, batch).unwrap()
     }
@@ -91,8 +80,10 @@ impl<B: Subject> Rig<B> {
             listeners.iter().map(|address| Listener { address: on_free_port(address) }).collect();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let options = Options { listeners, batch, ..Options::default() };
-        let backend = runtime.block_on(async { B::open(&options) })?;
-        let addresses = backend.addresses();
+        let sockets: Vec<Socket> = options.bind()?.into_iter().map(|(socket, _)| socket).collect();
+        let address = |socket: &Socket| socket.local_addr().unwrap().as_socket().unwrap();
+        let addresses = sockets.iter().map(address).collect();
+        let backend = runtime.block_on(async { B::open(sockets, batch) })?;
         Ok(Self {
             backend,
             runtime,
