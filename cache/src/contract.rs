@@ -48,7 +48,7 @@ macro_rules! suite {
 pub(crate) use suite;
 
 /// Room for everything that a test stores. Under Miri a small table, for each look at it takes time with its size.
-const ROOMY: Config = Config { max_bytes: if cfg!(miri) { 1 << 17 } else { 1 << 26 } };
+const ROOMY: Config = Config::new(if cfg!(miri) { 1 << 17 } else { 1 << 26 });
 
 /// Tests that store much do so many times less of it under Miri.
 const LESS: u64 = if cfg!(miri) { 40 } else { 1 };
@@ -402,7 +402,7 @@ pub(crate) fn what_is_past_its_stale_time_is_reclaimed<S: Store>() {
 }
 
 pub(crate) fn too_large_is_refused_and_supersedes<S: Store>() {
-    let small = S::new(Config { max_bytes: 4096 });
+    let small = S::new(Config::new(4096));
     let roomy = S::new(ROOMY);
     let refused = |store: &S, bytes: &[u8], answer: &[u8]| {
         let key = key(1, bytes);
@@ -446,7 +446,7 @@ pub(crate) fn the_byte_bound_holds<S: Store>() {
         return; // about sizes, and long
     }
     let max_bytes = 1 << 20;
-    let store = S::new(Config { max_bytes });
+    let store = S::new(Config::new(max_bytes));
     let answer = [7; 2000];
     for number in 0..20_000u64 {
         let bytes = number.to_be_bytes();
@@ -470,7 +470,7 @@ pub(crate) fn the_byte_bound_holds<S: Store>() {
 pub(crate) fn two_threads_see_whole_entries<S: Store>() {
     const KEYS: u8 = 16;
     // So large that a reader which is taken off its core while it reads never gets an insert refused.
-    let store = S::new(Config { max_bytes: if cfg!(miri) { 1 << 17 } else { 1 << 30 } });
+    let store = S::new(Config::new(if cfg!(miri) { 1 << 17 } else { 1 << 30 }));
     let done = AtomicBool::new(false);
     let hash = |k: u8| u64::from(k % 4) << 60;
     // Every byte of an answer names its key; its length is at least 1.

@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_survives_a_flood_of_names_asked_for_once() {
         const POPULAR: u64 = 500;
-        let cache = MokaCache::new(Config { max_bytes: 1000 * footprint(8 + 40) as u64 });
+        let cache = MokaCache::new(Config::new(1000 * footprint(8 + 40) as u64));
         for round in 0..4 {
             for number in 0..POPULAR {
                 assert_eq!(ask(&cache, number), round > 0);

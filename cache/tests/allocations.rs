@@ -35,7 +35,7 @@ fn memory_is_what_it_says_and_hits_allocate_nothing() {
 
 /// The budget, when the cache is made; and next to nothing after that, whatever comes and goes.
 fn memory_is_taken_once() {
-    let config = Config { max_bytes: 16 << 20 };
+    let config = Config::new(16 << 20);
     let mut filled = None;
     let allocated = allocation_counter::measure(|| filled = Some(SegmentedCache::new(config)));
     let cache = filled.expect("was made");
@@ -55,7 +55,7 @@ fn memory_is_taken_once() {
 /// An entry counts with what it allocates.
 #[cfg(feature = "moka-cache")]
 fn entries_weigh_what_they_allocate<S: Store>() {
-    let config = Config { max_bytes: 1 << 30 };
+    let config = Config::new(1 << 30);
     for (count, answer_len) in [(10_000, 40), (20_000, 100), (30_000, 100), (5_000, 1200)] {
         let answer = vec![7; answer_len];
         let mut filled = None;
@@ -82,7 +82,7 @@ fn entries_weigh_what_they_allocate<S: Store>() {
 /// With at most so many allocations in a thousand hits.
 fn hits_allocate<S: Store>(per_thousand: u64) {
     const COUNT: u64 = 20_000;
-    let cache = S::new(Config { max_bytes: 1 << 30 });
+    let cache = S::new(Config::new(1 << 30));
     fill(&cache, COUNT, &[7; 40]);
     let allocated = allocation_counter::measure(|| {
         let mut pin = cache.pin();

@@ -1,7 +1,8 @@
 //! Resident memory under all that changes what is in the cache: it stays within 1.15 of the budget.
 //!
 //! In a process of its own, with the server's allocator; takes a minute and is run by `make soak`.
-//! `SWIFTLET_SOAK_SECONDS` and `SWIFTLET_SOAK_MIB` say how long and with what budget.
+//! `SWIFTLET_SOAK_SECONDS` and `SWIFTLET_SOAK_MIB` say how long and with what budget;
+//! `SWIFTLET_SOAK_HUGE_PAGES=1` has the cache in huge pages.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -41,9 +42,10 @@ fn setting(name: &str, default: u64) -> u64 {
 fn resident_memory_stays_near_the_budget() {
     let seconds = setting("SWIFTLET_SOAK_SECONDS", 60);
     let max_bytes = setting("SWIFTLET_SOAK_MIB", 64) << 20;
+    let huge_pages = setting("SWIFTLET_SOAK_HUGE_PAGES", 0) == 1;
     let before = resident_bytes();
     let soak = Soak {
-        cache: SegmentedCache::new(Config { max_bytes }),
+        cache: SegmentedCache::new(Config { max_bytes, huge_pages }),
         phase: AtomicUsize::new(0),
         is_over: AtomicBool::new(false),
         refused: AtomicU64::new(0),

@@ -13,7 +13,7 @@ use swiftlet_cache::{Config, Hit, Inserted, Key, Kind, Lookup, NewEntry, Segment
 const KEYS: u64 = 100_000;
 const WRITERS: u64 = 2;
 /// A quarter of what all keys need.
-const BUDGET: Config = Config { max_bytes: 8 << 20 };
+const BUDGET: Config = Config::new(8 << 20);
 /// Number, generation, time and TTL, before the bytes that follow from them.
 const HEAD: usize = 32;
 

@@ -201,6 +201,14 @@ pub fn open_upstream(remote: SocketAddr, local_port: u16) -> io::Result<UdpSocke
     Ok(socket.into())
 }
 
+/// Has the kernel look into the device's queue, for at most so many microseconds, when a receive finds the
+/// socket empty (SO_BUSY_POLL). More than net.core.busy_read needs CAP_NET_ADMIN. Loopback and veth have
+/// no such queue.
+pub fn busy_poll(socket: &Socket, us: u32) -> io::Result<()> {
+    let us = i32::try_from(us).unwrap_or(i32::MAX);
+    sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_BUSY_POLL, us)
+}
+
 /// Datagrams the kernel has dropped at this socket since it was opened, mostly because its receive
 /// buffer was full (SO_MEMINFO). Wraps at 2^32. `None` on a kernel older than 4.12.
 pub fn drops(socket: impl AsFd) -> Option<u32> {

@@ -4,12 +4,14 @@
 //! Read [`worker`] first, the loop of one core, then [`pipeline`], the way of a packet. `ARCHITECTURE.md`
 //! is the map.
 
+pub mod backend;
 pub mod cache;
 pub mod clients;
 pub mod config;
 mod control;
 pub mod desk;
 pub mod edns;
+pub mod features;
 pub mod flush;
 pub mod health;
 pub mod lifecycle;

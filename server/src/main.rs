@@ -2,12 +2,18 @@
 
 use std::process::ExitCode;
 
+use swiftlet::backend::{self, Choice};
 use swiftlet::config::{Command, Config, ConfigError, LogLevel, Settings};
-use swiftlet::{health, startup, upstream};
+use swiftlet::{features, health, startup, upstream};
 use tracing::level_filters::LevelFilter;
 
+// The first of these that is compiled in; with none of them it is the system's.
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[cfg(all(feature = "jemalloc", not(feature = "mimalloc")))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Exit status for a configuration that cannot be used.
 const EXIT_USAGE: u8 = 2;
@@ -79,7 +85,15 @@ fn show(config: &Config) {
         let assignment = format!("{}={}", source.variable, source.value);
         println!("{assignment:<0$}  # {1}", variables + 1 + values, source.why);
     }
+    println!("# features: {}", features::compiled());
+    for (part, name) in features::active() {
+        println!("# {part}: {name}");
+    }
     println!("# answer cache: {}", swiftlet::cache::NAME);
+    match backend::choose(config.settings.backend) {
+        Ok(Choice { kind, why }) => println!("# backend: {} ({why})", kind.name()),
+        Err(absent) => println!("# backend: none, the server will not start: {absent}"),
+    }
     for note in &config.notes {
         println!("# {note}");
     }

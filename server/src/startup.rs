@@ -1,5 +1,7 @@
 //! From the configuration to serving: limits, sockets, workers, and the lines that say so.
 
+mod announce;
+
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
@@ -11,13 +13,15 @@ use socket2::Socket;
 use swiftlet_cache::Store as _;
 use swiftlet_net::backend::{Backend, Epoll, Kind, Options};
 use swiftlet_net::clock::Clock;
-use swiftlet_net::socket::{Granted, Listener, open_stream_listener, probe};
+use swiftlet_net::socket::{Granted, Listener, busy_poll, open_stream_listener, probe};
 use swiftlet_net::{cores, limits};
 use swiftlet_parser::key::Seed;
 
-use crate::cache::{self, AnswerCache};
+use self::announce::announce;
+use crate::backend::{self, Choice};
+use crate::cache::AnswerCache;
 use crate::clients::Clients;
-use crate::config::{self, Config, Http, TtlClock, format_bytes};
+use crate::config::{Config, Http, TtlClock};
 use crate::control;
 use crate::desk::{Desk, Scratch};
 use crate::edns;
@@ -33,13 +37,10 @@ use crate::telemetry::Board;
 use crate::telemetry::http::Observed;
 use crate::telemetry::sightings::Gateway;
 use crate::upstream::{Means, Routes, Servers, Upstreams};
-use crate::worker::Worker;
+use crate::worker::{Tuning, Worker};
 
 /// Connections that may wait to be accepted at each listener.
 const TCP_BACKLOG: u16 = 1024;
-
-/// Fewer questions in flight than this will be felt.
-const COMFORTABLE_FLIGHTS: u64 = 1024;
 
 /// Serves until a signal ends it. Every error names what could not be done and how to mend it.
 pub fn run(config: &Config) -> anyhow::Result<()> {
@@ -47,7 +48,10 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     limits::raise_open_files().context("cannot read the limit of open files")?;
     probe(&config.listen)?;
     let http = open_http(config.settings.http)?;
-    let plan = Plan::new(config);
+    let choice = backend::choose(config.settings.backend).context(
+        "SWIFTLET_BACKEND: this backend does not work here (auto takes the best one that does)",
+    )?;
+    let plan = Plan::new(config, choice);
     // The process's end gives the cache back at once; freeing it entry by entry would hold up the stop.
     std::mem::forget(Arc::clone(&plan.service));
 
@@ -65,6 +69,12 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         bail!("a worker ended while it was starting");
     }
     opened.sort_by_key(|opened: &Opened| opened.number);
+    if !plan.tuning.busy_poll.is_zero() && opened.iter().any(|opened| !opened.pinned) {
+        bail!(
+            "SWIFTLET_BUSY_POLL_US needs a core of its own for each worker, but the kernel refuses to \
+             pin them; set SWIFTLET_BUSY_POLL_US=0"
+        );
+    }
     announce(config, &plan, &opened);
 
     let observed = Arc::new(Observed {
@@ -115,7 +125,7 @@ struct Plan {
     routes: Arc<Routes>,
     limits: store::Limits,
     options: Options,
-    kind: Kind,
+    backend: Choice,
     clock: Clock,
     board: Board,
     post: Post,
@@ -130,6 +140,7 @@ struct Plan {
     tcp_idle: Duration,
     /// Between two looks for forwarding loops.
     loop_probe: Option<Duration>,
+    tuning: Tuning,
 }
 
 /// What a worker reports when its sockets are open.
@@ -138,10 +149,12 @@ struct Opened {
     granted: Vec<Granted>,
     sockets: Vec<Socket>,
     pinned: bool,
+    /// Whether the kernel polls the devices for all of the sockets.
+    polls_devices: bool,
 }
 
 impl Plan {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, backend: Choice) -> Self {
         let (settings, files) = (&config.settings, &config.files);
         let zones = settings.forward_zones.iter().map(|zone| (zone.name, zone.servers.as_slice()));
         let routes = Arc::new(Routes::new(&config.upstreams, zones));
@@ -161,9 +174,7 @@ impl Plan {
                 recv_buffer: Some(settings.recv_buffer as usize),
                 send_buffer: Some(settings.send_buffer as usize),
             },
-            kind: match settings.backend {
-                config::Backend::Auto | config::Backend::Epoll => Kind::Epoll,
-            },
+            backend,
             clock: Clock::System { follow_wall: settings.ttl_clock == TtlClock::Wall },
             board: Board::new(config.workers),
             post: Post::new(config.workers),
@@ -182,6 +193,10 @@ impl Plan {
             tcp_idle: Duration::from_millis(settings.tcp_idle_ms.into()),
             loop_probe: (settings.loop_probe_s > 0)
                 .then(|| Duration::from_secs(settings.loop_probe_s.into())),
+            tuning: Tuning {
+                look_ahead: config.look_ahead,
+                busy_poll: Duration::from_micros(settings.busy_poll_us.into()),
+            },
         }
     }
 
@@ -191,8 +206,10 @@ impl Plan {
         number: usize,
         reports: mpsc::Sender<anyhow::Result<Opened>>,
     ) -> std::io::Result<JoinHandle<()>> {
-        let (options, kind, lifecycle) = (self.options.clone(), self.kind, self.lifecycle.clone());
+        let (options, kind, lifecycle) =
+            (self.options.clone(), self.backend.kind, self.lifecycle.clone());
         let (bounds, tcp_idle, loop_probe) = (self.bounds.clone(), self.tcp_idle, self.loop_probe);
+        let tuning = self.tuning;
         let core = self.cores.get(number).copied();
         let desk = self.desk(number);
         std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
@@ -204,8 +221,16 @@ impl Plan {
                 Err(error) => return report_failure(&reports, error),
             };
             let local = tokio::task::LocalSet::new();
-            let worker =
-                Starting { number, pinned, options, lifecycle, bounds, tcp_idle, loop_probe };
+            let worker = Starting {
+                number,
+                pinned,
+                options,
+                lifecycle,
+                bounds,
+                tcp_idle,
+                loop_probe,
+                tuning,
+            };
             match kind {
                 Kind::Epoll => local.block_on(&runtime, worker.run::<Epoll>(desk, reports)),
             }
@@ -258,6 +283,7 @@ struct Starting {
     bounds: Bounds,
     tcp_idle: Duration,
     loop_probe: Option<Duration>,
+    tuning: Tuning,
 }
 
 impl Starting {
@@ -278,8 +304,12 @@ impl Starting {
     }
 
     fn open<B: Backend>(self, desk: impl FnOnce() -> Desk) -> anyhow::Result<(Worker<B>, Opened)> {
-        let Self { number, pinned, options, lifecycle, bounds, tcp_idle, loop_probe } = self;
+        let Self { number, pinned, options, lifecycle, bounds, tcp_idle, loop_probe, tuning } =
+            self;
         let (sockets, granted): (Vec<_>, _) = options.bind()?.into_iter().unzip();
+        let busy_poll_us = tuning.busy_poll.as_micros() as u32;
+        let polls_devices = busy_poll_us > 0
+            && sockets.iter().all(|socket| busy_poll(socket, busy_poll_us).is_ok());
         let handles = sockets.iter().map(Socket::try_clone).collect::<Result<_, _>>()?;
         let backend = B::open(sockets, options.batch)?;
         let desk = Rc::new(desk());
@@ -289,8 +319,8 @@ impl Starting {
         if let (0, Some(every)) = (number, loop_probe) {
             tokio::task::spawn_local(Rc::clone(&desk.resolver).watch_for_loops(every));
         }
-        let worker = Worker { backend, desk, streams, lifecycle };
-        Ok((worker, Opened { number, granted, sockets: handles, pinned }))
+        let worker = Worker { backend, desk, streams, lifecycle, tuning };
+        Ok((worker, Opened { number, granted, sockets: handles, pinned, polls_devices }))
     }
 }
 
@@ -341,69 +371,11 @@ fn service(config: &Config) -> Service {
             nsid,
             keepalive_100ms: (config.settings.tcp_idle_ms / 100) as u16,
         },
-        cache: AnswerCache::new(swiftlet_cache::Config { max_bytes: config.cache_size }),
+        cache: AnswerCache::new(swiftlet_cache::Config {
+            max_bytes: config.cache_size,
+            huge_pages: config.settings.huge_pages,
+        }),
         flushes: Flushes::default(),
         seed: Seed::new(rand::random()),
     }
-}
-
-/// Says in a few lines what was made of the configuration, and which limits of the host hurt.
-fn announce(config: &Config, plan: &Plan, opened: &[Opened]) {
-    let settings = &config.settings;
-    let why = |variable: &str| {
-        let source = config.effective.iter().find(|source| source.variable == variable);
-        source.map(|source| source.why.as_str()).unwrap_or_default()
-    };
-    tracing::info!("swiftlet {}", env!("CARGO_PKG_VERSION"));
-    tracing::info!("listening on {} (udp and tcp)", list(&config.listen));
-    let pinned: Vec<_> = opened.iter().filter(|opened| opened.pinned).collect();
-    let cores = match pinned.len() == config.workers {
-        true => format!("pinned to core {}", list(&config.cores)),
-        false => "not pinned".into(),
-    };
-    let workers = match config.workers {
-        1 => "1 worker".into(),
-        many => format!("{many} workers"),
-    };
-    tracing::info!("{workers}, {cores} ({})", why("SWIFTLET_WORKERS"));
-    tracing::info!(
-        "backend {} (the one compiled in), batches of {}",
-        plan.kind.name(),
-        settings.batch
-    );
-    let (size, kind) = (format_bytes(config.cache_size), cache::NAME);
-    tracing::info!("answer cache of {size} bytes, {kind} ({})", why("SWIFTLET_CACHE_SIZE"));
-    tracing::info!("forwarding to {} ({})", list(&config.upstreams), why("SWIFTLET_FORWARD"));
-    for zone in &settings.forward_zones {
-        tracing::info!("forwarding {} to {}", zone.name, list(&zone.servers));
-    }
-    tracing::info!("serving clients in {}", list(&settings.allow));
-    if let Http::On(address) = settings.http {
-        tracing::info!("http://{address}/ has metrics, health, ready and debug/upstreams");
-    }
-    for note in &config.notes {
-        tracing::info!("{note}");
-    }
-    let granted =
-        opened.iter().flat_map(|opened| &opened.granted).map(|granted| granted.recv).min();
-    let asked = settings.recv_buffer as usize;
-    if let Some(granted) = granted.filter(|&granted| granted < asked) {
-        tracing::warn!(
-            "receive buffers are {} bytes instead of {}: bursts may be dropped; \
-             run `sysctl -w net.core.rmem_max={asked}` or grant CAP_NET_ADMIN",
-            format_bytes(granted as u64),
-            format_bytes(settings.recv_buffer),
-        );
-    }
-    if (config.files.flights as u64) < COMFORTABLE_FLIGHTS {
-        tracing::warn!(
-            "only {} open files: at most {} questions in flight a worker; raise `ulimit -n` or LimitNOFILE=",
-            config.files.limit,
-            config.files.flights,
-        );
-    }
-}
-
-fn list<T: ToString>(items: &[T]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

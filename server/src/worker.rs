@@ -6,13 +6,16 @@
 //! 1. answers to those who waited; while some are left, nothing new is taken in;
 //! 2. letters from the other workers: misses of which this one owns the key, answers for its streams;
 //! 3. batches from the clients: receive, look ahead, serve each packet, send;
-//! 4. then it yields to its miss tasks, TCP connections and timers, or sleeps until something happens.
+//! 4. then it yields to its miss tasks, TCP connections and timers, or sleeps until something happens
+//!    (on demand it goes on looking for a while first).
 //!
 //! A turn is bounded ([`MAX_BATCHES`], [`MAX_TURN`], [`MAX_LETTERS`], [`MAX_ANSWERS`]) even if packets are
 //! still there: a socket that is always ready must not starve the replies of the upstreams.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use swiftlet_cache::Store as _;
@@ -63,6 +66,23 @@ pub struct Worker<B> {
     pub streams: Rc<Streams>,
     /// When to stop.
     pub lifecycle: Lifecycle,
+    /// What can be switched on and off.
+    pub tuning: Tuning,
+}
+
+/// What of a worker's loop can be switched on and off, to see what each is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Whether to load what a batch will read for all of its packets at once.
+    pub look_ahead: bool,
+    /// How long to go on looking for work before sleeping; at most 10 ms (SWIFTLET_BUSY_POLL_US).
+    pub busy_poll: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { look_ahead: true, busy_poll: Duration::ZERO }
+    }
 }
 
 impl<B: Backend> Worker<B> {
@@ -150,9 +170,11 @@ impl<B: Backend> Turns<B> {
 
     /// Serves the packets received. The cache is pinned for just that long.
     fn serve_batch(&mut self) {
-        let Self { worker: Worker { backend, desk, .. }, keys, misses, hashes, .. } = self;
+        let Self { worker: Worker { backend, desk, tuning, .. }, keys, misses, hashes, .. } = self;
         let batch = desk.batch(Transport::Udp);
-        look_ahead(backend, &batch, keys, hashes);
+        if tuning.look_ahead {
+            look_ahead(backend, &batch, keys, hashes);
+        }
         let (mut first, mut refreshes) = (true, 0);
         while let Some(packet) = backend.next() {
             let client = packet.route.peer_ip();
@@ -262,16 +284,30 @@ impl<B: Backend> Turns<B> {
         desk.tally.add(Counter::DroppedSendRefused, refused as u64);
     }
 
-    /// Sleeps until a client, another worker, a miss task or the control thread needs this worker.
+    /// Sleeps until a client, another worker, a miss task or the control thread needs this worker; or looks
+    /// for that again and again, as long as it polls busily.
     async fn wait(&mut self) {
-        let Worker { backend, desk, .. } = &mut self.worker;
-        tokio::select! {
-            biased;
-            // A socket error comes out of the next receive, which skips or counts it.
-            _ = poll_fn(|cx| backend.poll_ready(cx)) => {}
-            () = desk.resolver.rung() => {}
-            () = desk.post.rung(desk.number) => {}
+        let Worker { backend, desk, tuning, .. } = &mut self.worker;
+        let mut needed = pin!(async {
+            tokio::select! {
+                biased;
+                // A socket error comes out of the next receive, which skips or counts it.
+                _ = poll_fn(|cx| backend.poll_ready(cx)) => {}
+                () = desk.resolver.rung() => {}
+                () = desk.post.rung(desk.number) => {}
+            }
+        });
+        if !tuning.busy_poll.is_zero() {
+            let begun = Instant::now();
+            while begun.elapsed() < tuning.busy_poll {
+                if poll_fn(|cx| Poll::Ready(needed.as_mut().poll(cx).is_ready())).await {
+                    return;
+                }
+                // The runtime runs what is ready and asks the kernel what has come, without sleeping.
+                tokio::task::yield_now().await;
+            }
         }
+        needed.await;
     }
 
     /// Answers what is in flight, for at most [`STOP_GRACE`]; what is left then is counted as dropped.

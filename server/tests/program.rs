@@ -24,7 +24,7 @@ fn good_upstream() -> Upstream {
 /// Each wrong setting stops the start before anything is opened, and says what is wrong and expected.
 #[test]
 fn wrong_settings_are_named_with_what_is_expected() {
-    let rows: [(&str, &str, &[&str]); 21] = [
+    let rows: [(&str, &str, &[&str]); 24] = [
         ("SWIFTLET_BATCH", "0", &["SWIFTLET_BATCH", "--batch", "'0'", "from 1 to 1024"]),
         ("SWIFTLET_BATCH", "many", &["SWIFTLET_BATCH", "'many'", "from 1 to 1024"]),
         ("SWIFTLET_WORKERS", "-1", &["SWIFTLET_WORKERS", "'-1'", "from 1 to 1024"]),
@@ -38,7 +38,10 @@ fn wrong_settings_are_named_with_what_is_expected() {
         ("SWIFTLET_FORWARD", "192.0.2.1,192.0.2.1:53", &["192.0.2.1:53 twice"]),
         ("SWIFTLET_ALLOW", "10.0.0.0/33", &["SWIFTLET_ALLOW", "'10.0.0.0/33'", "192.0.2.0/24"]),
         ("SWIFTLET_PIN", "maybe", &["SWIFTLET_PIN", "true or false"]),
-        ("SWIFTLET_BACKEND", "dpdk", &["SWIFTLET_BACKEND", "'dpdk'", "auto, epoll"]),
+        ("SWIFTLET_BACKEND", "dpdk", &["SWIFTLET_BACKEND", "'dpdk'", "auto, epoll, io-uring"]),
+        ("SWIFTLET_BUSY_POLL_US", "10001", &["SWIFTLET_BUSY_POLL_US", "from 0 to 10000"]),
+        ("SWIFTLET_LOOK_AHEAD", "perhaps", &["SWIFTLET_LOOK_AHEAD", "true or false"]),
+        ("SWIFTLET_HUGE_PAGES", "2M", &["SWIFTLET_HUGE_PAGES", "true or false"]),
         ("SWIFTLET_LOG", "loud", &["SWIFTLET_LOG", "error, warn, info, debug, trace"]),
         ("SWIFTLET_HTTP", "8053", &["SWIFTLET_HTTP", "127.0.0.1:8053, or off"]),
         ("SWIFTLET_MIN_TTL", "86401", &["SWIFTLET_MIN_TTL", "from 0 to 86400"]),
@@ -64,6 +67,42 @@ fn wrong_settings_are_named_with_what_is_expected() {
     assert_eq!(output.status.code(), Some(2));
     let output = run(&["--batch", "1025"], &[]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("SWIFTLET_BATCH (--batch): '1025'"));
+}
+
+/// A switch that would change nothing, for another setting or this build contradicts it, stops the start with
+/// what to change.
+#[test]
+fn contradicting_switches_are_named_with_what_to_change() {
+    let refused = |settings: &[(&str, &str)], expected: &[&str]| {
+        let settings = [settings, &[("SWIFTLET_FORWARD", "192.0.2.1")]].concat();
+        let output = run(&[], &settings);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{settings:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{settings:?}: {error}");
+        for text in expected {
+            assert!(error.contains(text), "{settings:?}: '{text}' is not in: {error}");
+        }
+    };
+    let busy = ("SWIFTLET_BUSY_POLL_US", "50");
+    refused(
+        &[busy, ("SWIFTLET_PIN", "false")],
+        &["SWIFTLET_BUSY_POLL_US (50)", "SWIFTLET_PIN=true"],
+    );
+    // With a quota, that is the reason.
+    refused(&[busy, ("SWIFTLET_WORKERS", "1024")], &["SWIFTLET_BUSY_POLL_US (50)", "core"]);
+    refused(
+        &[("SWIFTLET_LOOK_AHEAD", "true"), ("SWIFTLET_BATCH", "1")],
+        &["SWIFTLET_LOOK_AHEAD", "set it to false"],
+    );
+    if cfg!(feature = "moka-cache") {
+        refused(&[("SWIFTLET_LOOK_AHEAD", "true")], &["SWIFTLET_LOOK_AHEAD", "moka"]);
+        refused(&[("SWIFTLET_HUGE_PAGES", "true")], &["SWIFTLET_HUGE_PAGES", "moka-cache"]);
+    }
+    if cfg!(not(feature = "io-uring")) {
+        let expected = "this binary was built without io-uring: build with --features io-uring, \
+                        or set SWIFTLET_BACKEND=auto";
+        refused(&[("SWIFTLET_BACKEND", "io-uring")], &[expected]);
+    }
 }
 
 /// A zone that is not forwarded as it was meant would leak internal names: nothing is guessed or left out.
@@ -144,8 +183,14 @@ fn config_shows_every_setting_with_its_source() {
         let line = text.lines().find(|line| line.starts_with(setting)).unwrap_or_default();
         assert!(line.contains(source), "{setting} {source}: {text}");
     }
-    let cache = format!("\n# answer cache: {}\n", swiftlet::cache::NAME);
-    assert!(text.contains(&cache), "{text}");
+    for (part, name) in [
+        ("features", &*swiftlet::features::compiled()),
+        ("allocator", swiftlet::features::ALLOCATOR),
+        ("answer cache", swiftlet::cache::NAME),
+    ] {
+        assert!(text.contains(&format!("\n# {part}: {name}\n")), "{part}: {text}");
+    }
+    assert!(text.contains("\n# backend: epoll (auto: first in order of merit; io-uring"), "{text}");
     let help = run(&["--help"], &[]);
     let help = String::from_utf8_lossy(&help.stdout);
     let readme = include_str!("../../README.md");
@@ -235,6 +280,9 @@ fn the_start_says_what_it_does_in_at_most_20_lines() {
     for text in [
         &format!("listening on {}", server.dns),
         "worker",
+        "allocator",
+        "backend ",
+        "batches of 64",
         "answer cache of",
         swiftlet::cache::NAME,
         &format!("forwarding to {}", upstream.address),
@@ -308,6 +356,32 @@ fn the_cache_gives_an_account_of_itself() {
     for reason in ["too_large", "choked"] {
         assert_eq!(metrics.get(&format!("cache_refused{{reason=\"{reason}\"}}")), 0);
     }
+}
+
+/// Busy workers serve what comes any other way as well.
+#[test]
+fn a_busy_worker_serves_hits_misses_connections_and_http() {
+    if !swiftlet_net::cores::usable().pin {
+        eprintln!("skipped: workers cannot be pinned here");
+        return;
+    }
+    let upstream = good_upstream();
+    let settings =
+        [("FORWARD", &*upstream.address.to_string()), ("WORKERS", "1"), ("BUSY_POLL_US", "10000")];
+    let mut server = Swiftlet::start(&settings);
+    assert!(server.logged.join("\n").contains("busy polling"), "{:?}", server.logged);
+    for name in ["a.example.", "b.example.", "a.example."] {
+        let answer = ask(server.dns, &query(name, RecordType::A));
+        assert_eq!(answer.answers.len(), 1, "{name}");
+    }
+    let output = std::process::Command::new("dig")
+        .args(["@127.0.0.1", "-p", &server.dns.port().to_string(), "+tcp", "+short", "c.example"])
+        .output()
+        .expect("dig runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "192.0.2.1\n");
+    assert_eq!(server.settled().get("queries_answered"), 4);
+    server.signal("TERM");
+    assert_eq!(server.wait().0.code(), Some(0));
 }
 
 #[test]

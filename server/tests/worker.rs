@@ -25,7 +25,7 @@ use swiftlet::telemetry::counters::{ALL, ROWS};
 use swiftlet::telemetry::sightings::Gateway;
 use swiftlet::telemetry::{Board, Counter};
 use swiftlet::upstream::{Servers, Upstreams};
-use swiftlet::worker::Worker;
+use swiftlet::worker::{Tuning, Worker};
 use swiftlet_net::backend::{Backend, Packet, Received, SLOT_LEN, Sent};
 use swiftlet_net::clock::Clock;
 use swiftlet_net::route::Route;
@@ -194,7 +194,7 @@ fn run(script: Script, upstream: SocketAddr) -> (Script, Board) {
             scratch: Scratch::default().into(),
         });
         let streams = Rc::new(Streams::new(0, patience));
-        let worker = Worker { backend, desk, streams, lifecycle };
+        let worker = Worker { backend, desk, streams, lifecycle, tuning: Tuning::default() };
         worker.run().await;
     });
     let script = Rc::into_inner(script).expect("the backend is gone").into_inner();

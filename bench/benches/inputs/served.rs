@@ -48,7 +48,7 @@ impl Served {
                 special_use: special_use::Zones::default(),
             },
             edns: Settings { udp_size: 1232, nsid: None, keepalive_100ms: 100 },
-            cache: AnswerCache::new(Config { max_bytes: 1 << 26 }),
+            cache: AnswerCache::new(Config::new(1 << 26)),
             flushes: Flushes::default(),
             seed: stored::seed(),
         };

@@ -59,7 +59,7 @@ impl Keys {
 
 /// A cache with room for so many names.
 pub(crate) fn empty<S: Store>(names: usize) -> S {
-    S::new(Config { max_bytes: names as u64 * ENTRY_BYTES_MAX })
+    S::new(Config::new(names as u64 * ENTRY_BYTES_MAX))
 }
 
 /// A cache that knows all of the keys, and has nothing to tidy up.

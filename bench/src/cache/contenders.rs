@@ -97,7 +97,7 @@ impl Which {
     /// An empty cache with room for so many: bytes for those that count bytes, else entries.
     #[must_use]
     pub fn with_room(self, room: Room) -> Box<dyn Contender> {
-        let (entries, config) = (room.entries, Config { max_bytes: room.bytes });
+        let (entries, config) = (room.entries, Config::new(room.bytes));
         match self {
             Self::Segmented => Box::new(OfStore::<SegmentedCache>(Arc::new(Store::new(config)))),
             Self::Moka => Box::new(OfStore::<MokaCache>(Arc::new(Store::new(config)))),

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering::AcqRel, Ordering::Acquire};
 use std::sync::{Arc, PoisonError};
 
 use super::entry::{Entry, Header, NewHeader, size_of_entry};
+use super::pages::Pages;
 use super::sync::{Mutex, alloc, dealloc};
 
 /// What a block's length and its place in the allocation are multiples of: a cache line.
@@ -54,14 +55,16 @@ unsafe impl Sync for Blocks {}
 
 impl Blocks {
     /// So many blocks of `block_len` bytes, a multiple of [`Blocks::align`] and below 2^32.
-    pub(super) fn new(count: usize, block_len: usize) -> Self {
+    pub(super) fn new(count: usize, block_len: usize, pages: Pages) -> Self {
         assert!(block_len > 0 && block_len.is_multiple_of(ALIGN) && block_len <= u32::MAX as usize);
         assert!(u32::try_from(count).is_ok(), "blocks are numbered by u32");
         let layout = Layout::from_size_align((count * block_len).max(ALIGN), ALIGN)
             .expect("less than the address space");
+        let layout = pages.layout(layout);
         // SAFETY: not of size 0.
         let allocation = unsafe { alloc(layout) };
         let Some(first) = NonNull::new(allocation) else { handle_alloc_error(layout) };
+        pages.ask(first, layout);
         Self {
             first,
             layout,

@@ -14,7 +14,8 @@
 //!
 //! - **The budget** is the table and one allocation of blocks for all entries, split evenly over the
 //!   shards, [`RETIRED_SHARE`] of it set aside for what readers still pin. Pages of it are taken
-//!   from the system when they are first used, and not given back.
+//!   from the system when they are first used, and not given back. On demand they are huge
+//!   ([`Config::huge_pages`]).
 //! - **Eviction** is a hand that goes through a segment's oldest block. It is kept [`PACE`] times
 //!   faster than entries come in when there is no block left to open, so that one insert seldom
 //!   waits for more. It gives at most [`SECOND_CHANCES`] second chances per insert; after that
@@ -30,6 +31,7 @@ mod blocks;
 mod entry;
 #[cfg_attr(any(loom, miri), path = "epochs_model.rs")]
 mod epochs;
+mod pages;
 mod segments;
 mod sync;
 mod table;
@@ -41,6 +43,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use self::blocks::Blocks;
 use self::entry::{Entry, NewHeader, SIZE_MAX, size_of_entry};
 use self::epochs::{Epochs, Pinned};
+use self::pages::Pages;
 use self::segments::{Hand, Segment, Segments};
 use self::sync::{Mutex, MutexGuard};
 use self::table::{Place, Slot, Table};
@@ -148,8 +151,9 @@ impl Store for SegmentedCache {
     fn new(config: Config) -> Self {
         let Dimensions { shards, buckets, blocks, block_len, retired } =
             Dimensions::new(config.max_bytes);
-        let memory = Blocks::new(blocks as usize, block_len as usize);
-        let table = Table::new(shards as usize, buckets as usize, memory, Epochs::new());
+        let pages = if config.huge_pages { Pages::Huge } else { Pages::Usual };
+        let memory = Blocks::new(blocks as usize, block_len as usize, pages);
+        let table = Table::new(shards as usize, buckets as usize, memory, Epochs::new(), pages);
         let blocks_per_shard = ((blocks - retired) / shards) as usize;
         let shard = || Shard {
             segments: Segments::new(blocks_per_shard),

@@ -19,7 +19,7 @@ fn check(interruptions: usize, test: impl Fn() + Send + Sync + 'static) {
 
 /// A cache with one shard of two buckets, and room for two answers of [`LEN`].
 fn small() -> Arc<SegmentedCache> {
-    Arc::new(SegmentedCache::new(Config { max_bytes: 5000 }))
+    Arc::new(SegmentedCache::new(Config::new(5000)))
 }
 
 /// Bytes of an answer, each of which names it.

@@ -23,6 +23,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use super::blocks::{Block, Blocks, Unpublished};
 use super::entry::{Entry, Header};
 use super::epochs::{Epochs, Pinned};
+use super::pages::Pages;
 use super::sync::AtomicPtr;
 
 /// Slots of a bucket: a cache line of 64 bytes.
@@ -75,6 +76,7 @@ impl Place {
 /// and when all of it has been counted out.
 pub(super) struct Table {
     first: NonNull<Bucket>,
+    layout: Layout,
     buckets: usize,
     blocks: Arc<Blocks>,
     epochs: Epochs,
@@ -95,15 +97,18 @@ impl Table {
         buckets_per_shard: usize,
         blocks: Blocks,
         epochs: Epochs,
+        pages: Pages,
     ) -> Self {
         let count = shards * buckets_per_shard;
         assert!((1..=BUCKETS_MAX).contains(&count), "slots are numbered by u32");
-        let layout = Self::layout(count);
+        let layout = Layout::array::<Bucket>(count).expect("less than the address space");
+        let layout = pages.layout(layout);
         // SAFETY: not of size 0.
         let allocation = unsafe { alloc_zeroed(layout) };
         let Some(first) = NonNull::new(allocation.cast::<Bucket>()) else {
             handle_alloc_error(layout)
         };
+        pages.ask(first.cast(), layout);
         // All bits zero is a valid bucket: null in every slot. Not so with loom's atomics.
         #[cfg(loom)]
         for index in 0..count {
@@ -113,11 +118,8 @@ impl Table {
             // SAFETY: as above, and nobody else has it.
             unsafe { bucket.write(Bucket { slots }) };
         }
-        Self { first, buckets: count, blocks: Arc::new(blocks), epochs, shards, buckets_per_shard }
-    }
-
-    fn layout(buckets: usize) -> Layout {
-        Layout::array::<Bucket>(buckets).expect("less than the address space")
+        let blocks = Arc::new(blocks);
+        Self { first, layout, buckets: count, blocks, epochs, shards, buckets_per_shard }
     }
 
     /// What is held by whoever looks into the table.
@@ -321,9 +323,8 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        let layout = Self::layout(self.buckets);
         // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.first.as_ptr().cast(), layout) };
+        unsafe { dealloc(self.first.as_ptr().cast(), self.layout) };
     }
 }
 

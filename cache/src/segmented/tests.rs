@@ -27,7 +27,7 @@ fn ask(cache: &SegmentedCache, number: u64, kind: Kind) -> bool {
 
 /// A cache with room for about so many of the entries that [`ask`] stores.
 fn with_room_for(entries: u64) -> SegmentedCache {
-    SegmentedCache::new(Config { max_bytes: entries * (size_of_entry(8 + 40) as u64 + 32) })
+    SegmentedCache::new(Config::new(entries * (size_of_entry(8 + 40) as u64 + 32)))
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn the_budget_is_divided_without_a_rest() {
 #[test]
 fn a_cache_too_small_for_anything_works() {
     for max_bytes in [0, 100, 300, 2048, 10_000] {
-        let cache = SegmentedCache::new(Config { max_bytes });
+        let cache = SegmentedCache::new(Config::new(max_bytes));
         for number in 0..1000 / LESS {
             let bytes = number.to_ne_bytes();
             let kind = [Kind::Data, Kind::Negative, Kind::Failure][number as usize % 3];
@@ -228,7 +228,7 @@ fn what_is_refreshed_is_not_pushed_out_by_its_own_holes() {
 #[cfg_attr(miri, ignore = "about sizes, and long")]
 fn a_shift_of_sizes_stays_within_the_budget() {
     let max_bytes = 8 << 20;
-    let cache = SegmentedCache::new(Config { max_bytes });
+    let cache = SegmentedCache::new(Config::new(max_bytes));
     let longest = (cache.table.blocks().block_len() - 64).min(MAX_ANSWER_LEN) as u64;
     let answer = vec![7; longest as usize];
     let mut number = 0u64;

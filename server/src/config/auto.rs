@@ -5,6 +5,7 @@ use std::path::Path;
 
 use swiftlet_net::{cores, limits, memory};
 
+use super::switches::{self, Unpinned};
 use super::values::{format_bytes, upstream_address};
 use super::{ConfigError, Given, MIB, Settings, zones};
 use crate::policy::special_use;
@@ -27,6 +28,8 @@ pub struct Config {
     pub workers: usize,
     /// Cores to pin them to, as many as there are; empty when nothing is pinned.
     pub cores: Vec<usize>,
+    /// Whether to look ahead over a batch.
+    pub look_ahead: bool,
     /// Bytes of the answer cache.
     pub cache_size: u64,
     /// This instance's name, unless it keeps it to itself.
@@ -87,13 +90,16 @@ pub(super) fn resolve(
     resolv_conf: &Path,
 ) -> Result<Config, ConfigError> {
     let mut found = Found::default();
+    switches::backend(settings.backend)?;
     let listen = found.listen(settings, given)?;
     let upstreams = found.upstreams(settings, &listen, resolv_conf)?;
     let is_own = |address| listen.iter().any(|own| is_served_by(address, *own));
     zones::check(&settings.forward_zones, is_own)?;
     found.zones(settings);
-    let (workers, cores) = found.workers(settings);
+    let (workers, cores) = found.workers(settings)?;
+    let look_ahead = found.look_ahead(settings, given)?;
     let cache_size = found.cache_size(settings);
+    found.notes.extend(switches::huge_pages(settings, cache_size, Path::new("/"))?);
     let identity = found.identity(settings);
     let files = found.files(settings, workers, listen.len());
     let effective = given.iter().map(|given| effective(given, &found.automatic)).collect();
@@ -103,6 +109,7 @@ pub(super) fn resolve(
         upstreams,
         workers,
         cores,
+        look_ahead,
         cache_size,
         identity,
         files,
@@ -201,26 +208,30 @@ impl Found {
     }
 
     /// How many workers, and the cores to pin them to.
-    fn workers(&mut self, settings: &Settings) -> (usize, Vec<usize>) {
+    fn workers(&mut self, settings: &Settings) -> Result<(usize, Vec<usize>), ConfigError> {
         let usable = cores::usable();
-        let workers = settings.workers.unwrap_or(usable.ids.len());
+        let cores = usable.ids.len();
+        let workers = settings.workers.unwrap_or(cores);
         if settings.workers.is_none() {
             self.automatic.push(("SWIFTLET_WORKERS", workers.to_string(), usable.why));
         }
-        if !settings.pin {
-            return (workers, Vec::new());
+        let unpinned = match usable.ids.get(..workers) {
+            _ if !settings.pin => Unpinned::AsAsked,
+            _ if !usable.pin => Unpinned::Quota,
+            None => Unpinned::TooMany { workers, cores },
+            Some(cores) => return Ok((workers, cores.to_vec())),
+        };
+        switches::busy_poll(settings, unpinned)?;
+        self.notes.extend(unpinned.note());
+        Ok((workers, Vec::new()))
+    }
+
+    fn look_ahead(&mut self, settings: &Settings, given: &[Given]) -> Result<bool, ConfigError> {
+        let (look_ahead, why) = switches::look_ahead(settings, given)?;
+        if let Some(why) = why {
+            self.automatic.push(("SWIFTLET_LOOK_AHEAD", look_ahead.to_string(), why.into()));
         }
-        match (usable.pin, usable.ids.get(..workers)) {
-            (true, Some(cores)) => return (workers, cores.to_vec()),
-            (true, None) => {
-                let note = format!("{workers} workers are more than the cores, so none is pinned");
-                self.notes.push(note);
-            }
-            (false, _) => {
-                self.notes.push("a CPU quota names no cores, so no worker is pinned".into());
-            }
-        }
-        (workers, Vec::new())
+        Ok(look_ahead)
     }
 
     fn cache_size(&mut self, settings: &Settings) -> u64 {

@@ -104,6 +104,37 @@ pub enum ConfigError {
         /// The address.
         address: std::net::SocketAddr,
     },
+    /// A backend that this program does not have.
+    #[error(
+        "SWIFTLET_BACKEND: this binary was built without io-uring: build with --features io-uring, \
+         or set SWIFTLET_BACKEND=auto"
+    )]
+    NoIoUring,
+    /// Busy polling by workers that have no core of their own.
+    #[error(
+        "SWIFTLET_BUSY_POLL_US ({us}) needs a core of its own for each worker, but {why}; {fix}, \
+         or set SWIFTLET_BUSY_POLL_US=0"
+    )]
+    BusyPollUnpinned {
+        /// Microseconds asked for.
+        us: u16,
+        /// Why they have none.
+        why: String,
+        /// What to change.
+        fix: String,
+    },
+    /// Looking ahead was asked for and would change nothing.
+    #[error("SWIFTLET_LOOK_AHEAD is true, but {why}; set it to false or leave it out")]
+    NothingAhead {
+        /// Why it would change nothing.
+        why: &'static str,
+    },
+    /// Huge pages for a cache that has no memory of its own.
+    #[error(
+        "SWIFTLET_HUGE_PAGES is true, but the answer cache of this program (moka) has no memory of its \
+         own; build without the feature moka-cache, or set SWIFTLET_HUGE_PAGES=false"
+    )]
+    NoHugePages,
     /// Help, version, or a fault in the command line that clap explains well enough.
     #[error(transparent)]
     CommandLine(#[from] clap::Error),

@@ -7,6 +7,7 @@
 
 mod auto;
 mod errors;
+mod switches;
 mod values;
 mod zones;
 
@@ -92,11 +93,27 @@ pub struct Settings {
     #[arg(default_value = "64")]
     pub batch: usize,
 
+    /// Load what answering a batch will read from the cache for all of its packets at once.
+    #[arg(long, env = "SWIFTLET_LOOK_AHEAD", action = ArgAction::Set, default_value = "true")]
+    #[arg(value_name = "true|false", value_parser = values::switch)]
+    pub look_ahead: bool,
+
+    /// Microseconds for which a worker goes on looking for packets before it sleeps, 0 to 10000; 0 for
+    /// never. Takes its whole core.
+    #[arg(long, env = "SWIFTLET_BUSY_POLL_US", value_parser = number::<u16>(0..=10_000))]
+    #[arg(default_value = "0", value_name = "US")]
+    pub busy_poll_us: u16,
+
     /// Memory of the answer cache in bytes, with suffix K, M or G; 1M to 1024G
     /// [default: a quarter of the memory limit, at most 1G].
     #[arg(long, env = "SWIFTLET_CACHE_SIZE", value_parser = bytes_of(MIB..=1024 * 1024 * MIB))]
     #[arg(value_name = "BYTES")]
     pub cache_size: Option<u64>,
+
+    /// Have the answer cache in huge pages, where the kernel gives them to who asks.
+    #[arg(long, env = "SWIFTLET_HUGE_PAGES", action = ArgAction::Set, default_value = "false")]
+    #[arg(value_name = "true|false", value_parser = values::switch)]
+    pub huge_pages: bool,
 
     /// Seconds for which an answer is kept at least, 0 to 86400.
     #[arg(long, env = "SWIFTLET_MIN_TTL", value_parser = number::<u32>(0..=86_400))]
@@ -212,6 +229,8 @@ pub enum Backend {
     Auto,
     /// recvmmsg and sendmmsg, woken by epoll.
     Epoll,
+    /// Multishot receives into buffers that the kernel picks, by io_uring.
+    IoUring,
 }
 
 /// What TTLs run by.

@@ -52,7 +52,7 @@ impl Stage {
                 special_use: special_use::Zones::default(),
             },
             edns: edns::Settings { udp_size: 1232, nsid: None, keepalive_100ms: 1 },
-            cache: crate::cache::AnswerCache::new(cache::Config { max_bytes: 1 << 20 }),
+            cache: crate::cache::AnswerCache::new(cache::Config::new(1 << 20)),
             flushes: crate::flush::Flushes::default(),
             seed: Seed::new(1),
         });

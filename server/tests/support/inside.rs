@@ -17,7 +17,7 @@ use swiftlet::stream::Streams;
 use swiftlet::telemetry::Board;
 use swiftlet::telemetry::sightings::Gateway;
 use swiftlet::upstream::{Servers, Upstreams};
-use swiftlet::worker::Worker;
+use swiftlet::worker::{Tuning, Worker};
 use swiftlet_net::backend::{Backend, Epoll, Options};
 use swiftlet_net::clock::{Clock, Manual, Now};
 use swiftlet_net::socket::Listener;
@@ -79,7 +79,8 @@ impl Inside {
                     let streams = Rc::new(Streams::new(number, PATIENCE));
                     opened.send(()).expect("the test waits");
                     drop(opened);
-                    Worker { backend, desk: Rc::new(desk()), streams, lifecycle }.run().await;
+                    let (desk, tuning) = (Rc::new(desk()), Tuning::default());
+                    Worker { backend, desk, streams, lifecycle, tuning }.run().await;
                 });
             }));
         }

@@ -235,7 +235,7 @@ pub fn service() -> Service {
             special_use: special_use::Zones::default(),
         },
         edns: swiftlet::edns::Settings { udp_size: 1232, nsid: None, keepalive_100ms: 100 },
-        cache: AnswerCache::new(swiftlet_cache::Config { max_bytes: 1 << 26 }),
+        cache: AnswerCache::new(swiftlet_cache::Config::new(1 << 26)),
         flushes: Flushes::default(),
         seed: Seed::new(7),
     }

@@ -75,6 +75,15 @@ pub fn eq_ignore_case(a: &[u8], b: &[u8]) -> bool {
     scalar::eq_ignore_case(a, b)
 }
 
+/// The widest arm that serves here, by its name in reports.
+#[must_use]
+pub fn widest_arm() -> &'static str {
+    #[cfg(all(feature = "simd", target_arch = "x86_64", target_feature = "sse2"))]
+    return if avx2::Arm::detect().is_some() { "AVX2" } else { "SSE2" };
+    #[cfg(not(all(feature = "simd", target_arch = "x86_64", target_feature = "sse2")))]
+    "scalar words"
+}
+
 /// One suite for every arm, against the standard library's byte-wise functions. `$fold` and `$eq`
 /// take slices of equal length, as the arms do.
 #[cfg(test)]

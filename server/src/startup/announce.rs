@@ -1,0 +1,81 @@
+//! The first lines of the log: what was made of the configuration, and which limits of the host hurt.
+
+use super::{Opened, Plan};
+use crate::config::{Config, Http, format_bytes};
+use crate::{cache, features};
+
+/// Fewer questions in flight than this will be felt.
+const COMFORTABLE_FLIGHTS: u64 = 1024;
+
+/// Says in a few lines what was made of the configuration, and which limits of the host hurt.
+pub(super) fn announce(config: &Config, plan: &Plan, opened: &[Opened]) {
+    let settings = &config.settings;
+    let why = |variable: &str| {
+        let source = config.effective.iter().find(|source| source.variable == variable);
+        source.map(|source| source.why.as_str()).unwrap_or_default()
+    };
+    tracing::info!("swiftlet {}", env!("CARGO_PKG_VERSION"));
+    let active = features::active().map(|(part, name)| format!("{part} {name}"));
+    tracing::info!("{} (features {})", active.join(", "), features::compiled());
+    tracing::info!("listening on {} (udp and tcp)", list(&config.listen));
+    let pinned: Vec<_> = opened.iter().filter(|opened| opened.pinned).collect();
+    let cores = match pinned.len() == config.workers {
+        true => format!("pinned to core {}", list(&config.cores)),
+        false => "not pinned".into(),
+    };
+    let workers = match config.workers {
+        1 => "1 worker".into(),
+        many => format!("{many} workers"),
+    };
+    tracing::info!("{workers}, {cores} ({})", why("SWIFTLET_WORKERS"));
+    tracing::info!(
+        "backend {} ({}), batches of {}",
+        plan.backend.kind.name(),
+        plan.backend.why,
+        settings.batch
+    );
+    if settings.busy_poll_us > 0 {
+        let devices = match opened.iter().all(|opened| opened.polls_devices) {
+            true => "and the kernel polls the devices",
+            false => "the devices are not polled, for SO_BUSY_POLL needs CAP_NET_ADMIN",
+        };
+        let us = settings.busy_poll_us;
+        tracing::info!("busy polling: workers look for {us} µs before they sleep, {devices}");
+    }
+    let (size, kind) = (format_bytes(config.cache_size), cache::NAME);
+    let pages = if settings.huge_pages { ", huge pages asked for" } else { "" };
+    tracing::info!("answer cache of {size} bytes, {kind}{pages} ({})", why("SWIFTLET_CACHE_SIZE"));
+    tracing::info!("forwarding to {} ({})", list(&config.upstreams), why("SWIFTLET_FORWARD"));
+    for zone in &settings.forward_zones {
+        tracing::info!("forwarding {} to {}", zone.name, list(&zone.servers));
+    }
+    tracing::info!("serving clients in {}", list(&settings.allow));
+    if let Http::On(address) = settings.http {
+        tracing::info!("http://{address}/ has metrics, health, ready and debug/upstreams");
+    }
+    for note in &config.notes {
+        tracing::info!("{note}");
+    }
+    let granted =
+        opened.iter().flat_map(|opened| &opened.granted).map(|granted| granted.recv).min();
+    let asked = settings.recv_buffer as usize;
+    if let Some(granted) = granted.filter(|&granted| granted < asked) {
+        tracing::warn!(
+            "receive buffers are {} bytes instead of {}: bursts may be dropped; \
+             run `sysctl -w net.core.rmem_max={asked}` or grant CAP_NET_ADMIN",
+            format_bytes(granted as u64),
+            format_bytes(settings.recv_buffer),
+        );
+    }
+    if (config.files.flights as u64) < COMFORTABLE_FLIGHTS {
+        tracing::warn!(
+            "only {} open files: at most {} questions in flight a worker; raise `ulimit -n` or LimitNOFILE=",
+            config.files.limit,
+            config.files.flights,
+        );
+    }
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
