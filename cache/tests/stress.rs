@@ -14,6 +14,12 @@ const KEYS: u64 = 100_000;
 const WRITERS: u64 = 2;
 /// A quarter of what all keys need.
 const BUDGET: Config = Config::new(8 << 20);
+/// Evictions that it goes on for, and how much longer: on a busy machine a reader that is taken off its
+/// core while it pins has most inserts refused.
+const EVICTED: u64 = 1000;
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Readings of the statistics of which one must be within the budget.
+const READINGS: usize = 8;
 /// Number, generation, time and TTL, before the bytes that follow from them.
 const HEAD: usize = 32;
 
@@ -34,7 +40,12 @@ fn readers_and_writers_on_all_cores() {
         });
         let readers = readers.collect::<Vec<_>>();
         let until = Instant::now() + Duration::from_secs(seconds);
-        while Instant::now() < until && !readers.iter().any(ScopedJoinHandle::is_finished) {
+        let is_on = || {
+            let now = Instant::now();
+            let is_lazy = history.cache.stats().evicted <= EVICTED && now < until + PATIENCE;
+            now < until || is_lazy
+        };
+        while is_on() && !readers.iter().any(ScopedJoinHandle::is_finished) {
             history.now_ms.fetch_add(5, SeqCst);
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -48,7 +59,7 @@ fn readers_and_writers_on_all_cores() {
     let stats = history.cache.stats();
     println!("{fresh} fresh, {stale} stale, {missed} missed, {stats:?}");
     assert!(fresh > 100 && missed > 100, "both happened");
-    assert!(stats.evicted > 1000, "{stats:?}");
+    assert!(stats.evicted > EVICTED, "{stats:?}");
     assert_eq!(stats.retired_bytes, 0, "nothing is pinned any more");
     history.cache.clear();
     history.cache.settle();
@@ -175,9 +186,10 @@ impl History {
                 return;
             }
             self.cache.expire(self.now_ms.load(SeqCst), 64);
-            let stats = self.cache.stats();
-            // A block that is freed and taken again while this counts may count twice.
-            assert!(stats.bytes <= BUDGET.max_bytes / 8 * 9, "{stats:?}");
+            // A block that is freed and taken again while one reading counts is in it twice.
+            let mut readings = (0..READINGS).map(|_| self.cache.stats());
+            let holds = readings.any(|stats| stats.bytes <= BUDGET.max_bytes / 8 * 9);
+            assert!(holds, "{:?}", self.cache.stats());
             match round % 2000 {
                 600 | 1200 => _ = self.cache.remove_if(|key| key[0] % 16 == 3),
                 1999 => self.cache.clear(),

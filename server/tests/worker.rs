@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -153,21 +153,34 @@ const FLIGHTS: usize = 1024;
 
 /// Runs one worker on the flood until the script ends, over an upstream that knows every name.
 fn run(script: Script, upstream: SocketAddr) -> (Script, Board) {
+    let (board, lifecycle) = (Board::new(1), Lifecycle::new(1));
+    if let Some(slot) = &script.board {
+        slot.replace(Some(board.clone()));
+    }
+    let script = Rc::new(RefCell::new(script));
+    let backend = Flood::new(Rc::clone(&script), lifecycle.clone());
+    work(backend, lifecycle, &board, upstream, Tuning::default(), |_| {});
+    let script = Rc::into_inner(script).expect("the backend is gone").into_inner();
+    (script, board)
+}
+
+/// Runs one worker until it is told to stop. `begin` is called first, where it may spawn local tasks.
+fn work(
+    backend: impl Backend,
+    lifecycle: Lifecycle,
+    board: &Board,
+    upstream: SocketAddr,
+    tuning: Tuning,
+    begin: impl FnOnce(Post),
+) {
     let service = Arc::new(service());
-    let board = Board::new(1);
-    let (tally, clock, lifecycle) = (board.tally(0), Clock::default(), Lifecycle::new(1));
+    let (tally, clock) = (board.tally(0), Clock::default());
     let limits = store::Limits {
         min_ttl_s: 0,
         max_ttl_s: 86_400,
         max_negative_ttl_s: 3600,
         stale_ttl_s: 86_400,
     };
-    if let Some(slot) = &script.board {
-        slot.replace(Some(board.clone()));
-    }
-    let script = Rc::new(RefCell::new(script));
-    let backend = Flood::new(Rc::clone(&script), lifecycle.clone());
-
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
@@ -193,12 +206,10 @@ fn run(script: Script, upstream: SocketAddr) -> (Script, Board) {
             gateway: Gateway::default(),
             scratch: Scratch::default().into(),
         });
+        begin(desk.post.clone());
         let streams = Rc::new(Streams::new(0, patience));
-        let worker = Worker { backend, desk, streams, lifecycle, tuning: Tuning::default() };
-        worker.run().await;
+        Worker { backend, desk, streams, lifecycle, tuning }.run().await;
     });
-    let script = Rc::into_inner(script).expect("the backend is gone").into_inner();
-    (script, board)
 }
 
 /// A socket that is always readable must not starve the sockets of the upstreams (design of a turn).
@@ -312,4 +323,94 @@ fn a_flood_of_new_names_over_a_silent_upstream_does_not_pile_up() {
     let shut = board.sum(Counter::DroppedShutdown);
     assert_eq!(script.answered.len() as u64 + shut, asked);
     check_law(&board);
+}
+
+/// A backend that becomes ready without waking anybody. Its first packet is the order to stop.
+struct Unannounced {
+    has_come: Rc<Cell<bool>>,
+    /// How often it was asked whether it is ready.
+    looks: Rc<Cell<u64>>,
+    lifecycle: Lifecycle,
+}
+
+impl Backend for Unannounced {
+    fn open(_: Vec<Socket>, _: usize) -> Result<Self, OpenError> {
+        unreachable!("the tests build it")
+    }
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.looks.set(self.looks.get() + 1);
+        if self.has_come.get() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn receive(&mut self) -> Received {
+        if self.has_come.get() {
+            self.lifecycle.enter(Phase::Stopping);
+        }
+        Received::default()
+    }
+
+    fn next(&mut self) -> Option<Packet<'_>> {
+        None
+    }
+
+    fn send(&mut self) -> Sent {
+        Sent::default()
+    }
+
+    fn send_to(&mut self, _: &Route, _: &[u8]) -> bool {
+        false
+    }
+}
+
+/// Runs a worker that polls busily for so long beside a task, which has the backend's two numbers and the
+/// mailboxes. Returns the number of its turns.
+fn poll_busily<F: Future<Output = ()> + 'static>(
+    busy_poll: Duration,
+    beside: impl FnOnce(Rc<Cell<bool>>, Rc<Cell<u64>>, Post) -> F,
+) -> u64 {
+    let (has_come, looks, board) = (Rc::default(), Rc::default(), Board::new(1));
+    let lifecycle = Lifecycle::new(1);
+    let backend = Unannounced {
+        has_come: Rc::clone(&has_come),
+        looks: Rc::clone(&looks),
+        lifecycle: lifecycle.clone(),
+    };
+    let tuning = Tuning { busy_poll, ..Tuning::default() };
+    let (_socket, upstream) = support::upstream::silent();
+    let begin = |post| drop(tokio::task::spawn_local(beside(has_come, looks, post)));
+    work(backend, lifecycle, &board, upstream, tuning, begin);
+    board.sum(Counter::Turns)
+}
+
+/// While a worker looks for packets its runtime goes on, and looking is no turn.
+#[test]
+fn a_busy_worker_finds_packets_by_itself_and_lets_timers_and_tasks_run() {
+    let turns = poll_busily(Duration::from_secs(60), |has_come, looks, _| async move {
+        // Timers, for which the runtime has to be let in again and again.
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(looks.get() > 5, "{} looks in 5 ms", looks.get());
+        has_come.set(true);
+    });
+    assert_eq!(turns, 2, "before the looks and after them");
+}
+
+/// When the time is over it sleeps, and is woken as any other.
+#[test]
+fn a_busy_worker_sleeps_in_the_end() {
+    for busy_poll in [Duration::ZERO, Duration::from_millis(5)] {
+        let turns = poll_busily(busy_poll, |has_come, looks, post| async move {
+            let mut before = 0;
+            // Each timer of this task has the worker look once more.
+            while before == 0 || looks.get() > before + 4 {
+                before = looks.get();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            has_come.set(true);
+            post.ring_all();
+        });
+        assert_eq!(turns, 2, "{busy_poll:?}");
+    }
 }
