@@ -10,6 +10,8 @@
 #[cfg(test)]
 mod contract;
 mod epoll;
+#[cfg(feature = "io-uring")]
+pub mod uring;
 
 use std::io;
 use std::ops::AddAssign;

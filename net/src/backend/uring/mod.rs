@@ -1,0 +1,5 @@
+//! Datagrams over io_uring(7).
+
+mod echo;
+
+pub use echo::Echo;
