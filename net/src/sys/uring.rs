@@ -261,9 +261,11 @@ impl Ring {
             && let Some(slot) = self.free.pop()
         {
             let at = usize::from(self.provided_tail) & mask;
-            // SAFETY: `at` is below the number of entries that the region was made for, aligned for
-            // more than they need and zeroed at first, which is a value of theirs.
-            let entry = unsafe { &mut *first.add(at) };
+            // SAFETY: `at` is below the number of entries that the region was made for.
+            let entry = unsafe { first.add(at) };
+            // SAFETY: it is aligned for more than an entry needs, and zeroed at first, which is a
+            // value of it; nothing else refers to it now.
+            let entry = unsafe { &mut *entry };
             entry.set_addr(self.slots.at(slot.into()).as_ptr() as u64);
             entry.set_len((BYTES_AT + SLOT_LEN) as u32);
             entry.set_bid(slot);
