@@ -12,10 +12,14 @@ use anyhow::{Context, bail};
 use socket2::Socket;
 use swiftlet_cache::Store as _;
 use swiftlet_net::backend::{Backend, Epoll, Kind, Options};
+#[cfg(feature = "io-uring")]
+use swiftlet_net::backend::{IoUring, uring};
 use swiftlet_net::clock::Clock;
 use swiftlet_net::socket::{Granted, Listener, busy_poll, open_stream_listener, probe};
 use swiftlet_net::{cores, limits};
 use swiftlet_parser::key::Seed;
+use tokio::runtime::Builder;
+use tokio::task::LocalSet;
 
 use self::announce::announce;
 use crate::backend::{self, Choice};
@@ -216,11 +220,6 @@ impl Plan {
             // A half-dead server would go on taking its share of the queries: better none at all.
             let _abort = AbortOnPanic;
             let pinned = core.is_some_and(cores::pin);
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(error) => return report_failure(&reports, error),
-            };
-            let local = tokio::task::LocalSet::new();
             let worker = Starting {
                 number,
                 pinned,
@@ -232,7 +231,17 @@ impl Plan {
                 tuning,
             };
             match kind {
-                Kind::Epoll => local.block_on(&runtime, worker.run::<Epoll>(desk, reports)),
+                Kind::Epoll => match Builder::new_current_thread().enable_all().build() {
+                    Ok(runtime) => {
+                        LocalSet::new().block_on(&runtime, worker.run::<Epoll>(desk, reports));
+                    }
+                    Err(error) => report_failure(&reports, error),
+                },
+                #[cfg(feature = "io-uring")]
+                Kind::IoUring => match uring::runtime() {
+                    Ok(runtime) => runtime.block_on(worker.run::<IoUring>(desk, reports)),
+                    Err(error) => report_failure(&reports, error),
+                },
             }
         })
     }

@@ -13,7 +13,7 @@ use support::{PATIENCE, Swiftlet, ask, client, exchange, free_port, program, que
 
 fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     let mut command = program();
-    command.args(arguments).envs(settings.iter().copied());
+    command.env_remove("SWIFTLET_BACKEND").args(arguments).envs(settings.iter().copied());
     command.output().expect("the program can be run")
 }
 

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use swiftlet::clients::Clients;
@@ -19,10 +19,12 @@ use swiftlet::telemetry::sightings::Gateway;
 use swiftlet::upstream::{Servers, Upstreams};
 use swiftlet::worker::{Tuning, Worker};
 use swiftlet_net::backend::{Backend, Epoll, Options};
+#[cfg(feature = "io-uring")]
+use swiftlet_net::backend::{IoUring, uring};
 use swiftlet_net::clock::{Clock, Manual, Now};
 use swiftlet_net::socket::Listener;
 
-use super::{PATIENCE, free_port, service};
+use super::{PATIENCE, TEST_BACKEND, free_port, service};
 
 /// What is kept for how long unless a test says otherwise.
 pub const LIMITS: store::Limits = store::Limits {
@@ -66,22 +68,23 @@ impl Inside {
             let desk = inside.desk(number, clients.clone(), upstream, limits);
             let (dns, lifecycle, opened) = (inside.dns, inside.lifecycle.clone(), opened.clone());
             inside.workers.push(std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                let runtime = runtime.expect("a runtime");
-                let local = tokio::task::LocalSet::new();
-                local.block_on(&runtime, async {
-                    let listeners = vec![Listener { address: dns }];
-                    let options =
-                        Options { listeners, batch: 64, recv_buffer: None, send_buffer: None };
-                    let bound = options.bind().expect("a free port").into_iter();
-                    let sockets = bound.map(|(socket, _)| socket).collect();
-                    let backend = Epoll::open(sockets, options.batch).expect("an epoll set");
-                    let streams = Rc::new(Streams::new(number, PATIENCE));
-                    opened.send(()).expect("the test waits");
-                    drop(opened);
-                    let (desk, tuning) = (Rc::new(desk()), Tuning::default());
-                    Worker { backend, desk, streams, lifecycle, tuning }.run().await;
-                });
+                let listeners = vec![Listener { address: dns }];
+                let options =
+                    Options { listeners, batch: 64, recv_buffer: None, send_buffer: None };
+                let start = Start { number, options, lifecycle, opened };
+                match std::env::var(TEST_BACKEND).as_deref() {
+                    #[cfg(feature = "io-uring")]
+                    Ok("io-uring") => {
+                        let runtime = uring::runtime().expect("io_uring works here");
+                        runtime.block_on(start.run::<IoUring>(desk));
+                    }
+                    _ => {
+                        let runtime =
+                            tokio::runtime::Builder::new_current_thread().enable_all().build();
+                        let local = tokio::task::LocalSet::new();
+                        local.block_on(&runtime.expect("a runtime"), start.run::<Epoll>(desk));
+                    }
+                }
             }));
         }
         drop(opened);
@@ -121,6 +124,28 @@ impl Inside {
                 scratch: Scratch::default().into(),
             }
         }
+    }
+}
+
+/// What a worker's thread begins with.
+struct Start {
+    number: usize,
+    options: Options,
+    lifecycle: Lifecycle,
+    opened: Sender<()>,
+}
+
+impl Start {
+    async fn run<B: Backend>(self, desk: impl FnOnce() -> Desk) {
+        let Self { number, options, lifecycle, opened } = self;
+        let bound = options.bind().expect("a free port").into_iter();
+        let sockets = bound.map(|(socket, _)| socket).collect();
+        let backend = B::open(sockets, options.batch).expect("a backend");
+        let streams = Rc::new(Streams::new(number, PATIENCE));
+        opened.send(()).expect("the test waits");
+        drop(opened);
+        let (desk, tuning) = (Rc::new(desk()), Tuning::default());
+        Worker { backend, desk, streams, lifecycle, tuning }.run().await;
     }
 }
 

@@ -28,6 +28,9 @@ use swiftlet_parser::key::Seed;
 /// Longer than anything here should take; reaching it is a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The variable that says over which backend the tests run; it goes into SWIFTLET_BACKEND of each server.
+pub const TEST_BACKEND: &str = "SWIFTLET_TEST_BACKEND";
+
 /// A running server, ended when dropped.
 pub struct Swiftlet {
     pub dns: SocketAddr,
@@ -38,11 +41,14 @@ pub struct Swiftlet {
     pub logged: Vec<String>,
 }
 
-/// The program with a clean environment, to which settings are added.
+/// The program with a clean environment but for the backend, to which settings are added.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_swiftlet"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SWIFTLET_")) {
         command.env_remove(name);
+    }
+    if let Ok(backend) = std::env::var(TEST_BACKEND) {
+        command.env("SWIFTLET_BACKEND", backend);
     }
     command
 }
