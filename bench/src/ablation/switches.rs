@@ -105,7 +105,7 @@ pub const SWITCHES: &[Switch] = &[
     },
     Switch {
         name: "moka-cache",
-        what: "the answer cache on `moka` (feature `moka-cache`)",
+        what: "the answer cache on `moka`, for as many bytes (feature `moka-cache`)",
         turn: Turn::With,
         build: Build::with(&["moka-cache"]),
         settings: &[],

@@ -119,7 +119,9 @@ impl Page<'_> {
                 }
             }
             for (reason, titles) in reasons {
-                lines.push(format!("{} in {}: {reason}", switch.name, titles.join("; ")));
+                let everywhere = titles.len() == outcome.scenes.len();
+                let places = if everywhere { "anything".to_owned() } else { titles.join("; ") };
+                lines.push(format!("{} with {places}: {reason}", switch.name));
             }
         }
         write_list(f, "Not measured", &lines)?;
@@ -225,7 +227,7 @@ mod tests {
             scene.default.failed = 1;
         }
         let page = Page(&outcome).to_string();
-        let line = "- huge-pages in hit, 8 ports; hit, 1,000 ports: unknown setting \\| here";
+        let line = "- huge-pages with anything: unknown setting \\| here";
         assert!(page.contains(line), "{page}");
         assert!(page.contains("- hit, 8 ports, default: 1 answers not NOERROR"), "{page}");
         assert!(page.contains(" | – | – |"), "{page}");
