@@ -82,7 +82,13 @@ pub fn serve(
     match over {
         Over::Recvmmsg => recvmmsg(&socket, pad),
         #[cfg(feature = "io-uring")]
-        Over::IoUring => anyhow::bail!("no echo over it yet"),
+        Over::IoUring => {
+            let echo = swiftlet_net::backend::uring::Echo::new(socket, BATCH);
+            let mut echo = echo.context("cannot open an io_uring")?;
+            loop {
+                echo.turn(pad);
+            }
+        }
         #[cfg(feature = "io-uring")]
         Over::TokioUring => oneshot::serve(socket, pad),
         #[cfg(not(feature = "io-uring"))]

@@ -87,6 +87,10 @@ pub enum OpenError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel refuses io_uring.
+    #[cfg(feature = "io-uring")]
+    #[error("io_uring cannot be used: {0}")]
+    IoUring(#[from] crate::backend::uring::Unavailable),
     /// No listener or too many of them.
     #[error("{count} listeners given; a worker serves 1 to {max}", max = u16::MAX)]
     Listeners {

@@ -10,6 +10,8 @@
 #[cfg(test)]
 mod contract;
 mod epoll;
+#[cfg(feature = "io-uring")]
+pub mod uring;
 
 use std::io;
 use std::ops::AddAssign;
@@ -17,6 +19,8 @@ use std::task::{Context, Poll};
 
 pub use epoll::Epoll;
 use socket2::Socket;
+#[cfg(feature = "io-uring")]
+pub use uring::IoUring;
 
 use crate::route::Route;
 use crate::socket::{self, Granted, Listener, OpenError};
@@ -174,6 +178,9 @@ impl AddAssign for Sent {
 pub enum Kind {
     /// [`Epoll`].
     Epoll,
+    /// [`IoUring`].
+    #[cfg(feature = "io-uring")]
+    IoUring,
 }
 
 impl Kind {
@@ -181,6 +188,8 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Epoll => "epoll",
+            #[cfg(feature = "io-uring")]
+            Self::IoUring => "io-uring",
         }
     }
 }

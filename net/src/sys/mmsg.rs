@@ -86,6 +86,20 @@ pub(crate) enum Verdict {
     Oversize,
 }
 
+impl Verdict {
+    /// Judges by the length of the sender's name, the name, and the flags of the message.
+    #[inline]
+    pub(crate) fn of(name_len: usize, name: &Name, flags: libc::c_int) -> Self {
+        if name_len < NAME_LEN_V4 || sockaddr::port(name) == 0 {
+            Self::Unanswerable
+        } else if flags & libc::MSG_TRUNC != 0 {
+            Self::Oversize
+        } else {
+            Self::Good
+        }
+    }
+}
+
 impl Messages {
     /// Builds `count` messages, ready to receive; with control areas if some socket will use them.
     pub(crate) fn new(count: usize, control: bool) -> Self {
@@ -151,14 +165,8 @@ impl Messages {
     /// Judges a received message by what the kernel wrote into header and address.
     pub(crate) fn verdict(&mut self, at: usize) -> Verdict {
         let header = &self.headers[at].0.msg_hdr;
-        let (flags, named) = (header.msg_flags, header.msg_namelen as usize >= NAME_LEN_V4);
-        if !named || sockaddr::port(&self.side(at).name) == 0 {
-            Verdict::Unanswerable
-        } else if flags & libc::MSG_TRUNC != 0 {
-            Verdict::Oversize
-        } else {
-            Verdict::Good
-        }
+        let (name_len, flags) = (header.msg_namelen as usize, header.msg_flags);
+        Verdict::of(name_len, &self.side(at).name, flags)
     }
 
     /// Lends a received message: its whole slot, the datagram's length, and the route back. What

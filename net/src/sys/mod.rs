@@ -6,6 +6,8 @@
 
 pub(crate) mod client;
 pub(crate) mod cmsg;
+#[cfg(feature = "io-uring")]
+pub(crate) mod eventfd;
 pub(crate) mod mmsg;
 pub(crate) mod netlink;
 pub(crate) mod region;
@@ -14,5 +16,7 @@ pub(crate) mod segments;
 pub(crate) mod sockaddr;
 pub(crate) mod sockopt;
 pub(crate) mod time;
+#[cfg(feature = "io-uring")]
+pub(crate) mod uring;
 pub mod watch_set;
 pub(crate) mod watched;

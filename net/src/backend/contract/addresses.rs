@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use super::*;
 
-fn echoes<B: Backend>(address: &str) {
+fn echoes<B: Subject>(address: &str) {
     for batch in [1, 7, 64] {
         let mut rig = Rig::<B>::new(&[address], batch);
         let client = client(address);
@@ -24,18 +24,18 @@ fn echoes<B: Backend>(address: &str) {
     }
 }
 
-pub(super) fn echoes_over_v4<B: Backend>() {
+pub(super) fn echoes_over_v4<B: Subject>() {
     echoes::<B>("127.0.0.1:0");
 }
 
-pub(super) fn echoes_over_v6<B: Backend>() {
+pub(super) fn echoes_over_v6<B: Subject>() {
     if UdpSocket::bind("[::1]:0").is_err() {
         return eprintln!("skipped: no IPv6 on this host");
     }
     echoes::<B>("[::1]:0");
 }
 
-pub(super) fn wildcard_v4_answers_from_the_address_asked<B: Backend>() {
+pub(super) fn wildcard_v4_answers_from_the_address_asked<B: Subject>() {
     let mut rig = Rig::<B>::new(&["0.0.0.0:0"], 8);
     let client = client("127.0.0.1:0");
     for last in 1..=3 {
@@ -48,7 +48,7 @@ pub(super) fn wildcard_v4_answers_from_the_address_asked<B: Backend>() {
     }
 }
 
-pub(super) fn wildcard_v6_answers_from_the_address_asked<B: Backend>() {
+pub(super) fn wildcard_v6_answers_from_the_address_asked<B: Subject>() {
     let client = match UdpSocket::bind("[::1]:0") {
         Ok(_) => client("[::1]:0"),
         Err(_) => return eprintln!("skipped: no IPv6 on this host"),
@@ -69,7 +69,7 @@ pub(super) fn wildcard_v6_answers_from_the_address_asked<B: Backend>() {
     }
 }
 
-pub(super) fn link_local_clients_are_answered_on_their_link<B: Backend>() {
+pub(super) fn link_local_clients_are_answered_on_their_link<B: Subject>() {
     let Some(own) = link_local() else {
         return eprintln!("skipped: no interface with a link-local address");
     };
@@ -98,7 +98,7 @@ fn link_local() -> Option<SocketAddrV6> {
     })
 }
 
-pub(super) fn deferred_answers_leave_from_the_address_asked<B: Backend>() {
+pub(super) fn deferred_answers_leave_from_the_address_asked<B: Subject>() {
     let mut rig = Rig::<B>::new(&["0.0.0.0:0"], 8);
     let client = client("127.0.0.1:0");
     let asked = [2, 3]

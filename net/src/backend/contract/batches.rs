@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 
-pub(super) fn out_of_bounds_options_are_refused<B: Backend>() {
+pub(super) fn out_of_bounds_options_are_refused<B: Subject>() {
     for batch in [0, MAX_BATCH + 1] {
         assert!(matches!(Rig::<B>::try_new(&["127.0.0.1:0"], batch), Err(OpenError::Batch { .. })));
     }
@@ -13,7 +13,7 @@ pub(super) fn out_of_bounds_options_are_refused<B: Backend>() {
     assert!(matches!(Rig::<B>::try_new(&["192.0.2.1:0"], 1), Err(OpenError::NotAvailable { .. })));
 }
 
-pub(super) fn a_flooded_listener_does_not_starve_another<B: Backend>() {
+pub(super) fn a_flooded_listener_does_not_starve_another<B: Subject>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"], 4);
     let client = client("127.0.0.1:0");
     for _ in 0..40 {
@@ -23,12 +23,12 @@ pub(super) fn a_flooded_listener_does_not_starve_another<B: Backend>() {
     client.send_to(b"quiet", rig.addresses[0]).unwrap();
     client.send_to(b"quiet", rig.addresses[2]).unwrap();
     // The runtime must see the two sockets: it looks when a task yields.
-    rig.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
+    B::block_on(&rig.runtime, async { tokio::time::sleep(Duration::from_millis(1)).await });
     let turns: Vec<u16> = (0..4).map(|_| rig.turn(|_, len| len)[0].listener).collect();
     assert!(turns.contains(&0) && turns.contains(&2), "listeners served: {turns:?}");
 }
 
-pub(super) fn datagrams_from_port_zero_are_dropped_and_counted<B: Backend>() {
+pub(super) fn datagrams_from_port_zero_are_dropped_and_counted<B: Subject>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 4);
     let client = client("127.0.0.1:0");
     let nowhere = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
@@ -50,7 +50,7 @@ pub(super) fn datagrams_from_port_zero_are_dropped_and_counted<B: Backend>() {
     assert_eq!(multiset((0..sent).map(|_| take(&client).0)), expected);
 }
 
-pub(super) fn a_refused_reply_does_not_stop_the_batch<B: Backend>() {
+pub(super) fn a_refused_reply_does_not_stop_the_batch<B: Subject>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 16);
     let client = client("127.0.0.1:0");
     // Replies to the broadcast address are forbidden without SO_BROADCAST (EACCES).
@@ -70,7 +70,7 @@ pub(super) fn a_refused_reply_does_not_stop_the_batch<B: Backend>() {
     assert_eq!(multiset((0..11).map(|_| take(&client).0)), expected);
 }
 
-pub(super) fn a_refused_deferred_answer_does_not_stop_the_others<B: Backend>() {
+pub(super) fn a_refused_deferred_answer_does_not_stop_the_others<B: Subject>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 8);
     let client = client("127.0.0.1:0");
     let good = Route::new(client.local_addr().unwrap(), None, 0, 0);
@@ -86,7 +86,7 @@ pub(super) fn a_refused_deferred_answer_does_not_stop_the_others<B: Backend>() {
     assert_eq!(multiset([(); 4].map(|()| take(&client).0)), multiset(expected));
 }
 
-pub(super) fn oversize_datagrams_are_dropped_and_counted<B: Backend>() {
+pub(super) fn oversize_datagrams_are_dropped_and_counted<B: Subject>() {
     let mut rig = Rig::<B>::new(&["0.0.0.0:0"], 8);
     let client = client("127.0.0.1:0");
     let asked = SocketAddr::from((Ipv4Addr::LOCALHOST, rig.addresses[0].port()));
@@ -100,20 +100,91 @@ pub(super) fn oversize_datagrams_are_dropped_and_counted<B: Backend>() {
     assert_silent(&client);
 }
 
-pub(super) fn empty_datagrams_are_handed_on<B: Backend>() {
-    let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 8);
+pub(super) fn the_longest_datagrams_are_dropped_and_counted<B: Subject>() {
+    // 64 KiB less the headers: the most that UDP over IPv4 carries.
+    const LONGEST: usize = 65_507;
+    let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 4);
     let client = client("127.0.0.1:0");
-    client.send_to(b"", rig.addresses[0]).unwrap();
-    let mut lens = Vec::new();
-    rig.turn(|buf, len| {
-        lens.push(len);
-        buf[..2].copy_from_slice(b"ok");
-        2
-    });
-    assert_eq!((lens, take(&client).0), (vec![0], b"ok".to_vec()));
+    for len in [LONGEST, 5, LONGEST, LONGEST, 6, 7] {
+        client.send_to(&vec![len as u8; len], rig.addresses[0]).unwrap();
+    }
+    rig.echo(6);
+    assert_eq!((rig.received.packets, rig.received.oversize), (3, 3));
+    let expected = [5, 6, 7].map(|len| vec![len as u8; len]);
+    assert_eq!(multiset([(); 3].map(|()| take(&client).0)), multiset(expected));
 }
 
-pub(super) fn only_what_is_replied_to_is_answered<B: Backend>() {
+pub(super) fn more_datagrams_than_slots_wait_in_the_socket<B: Subject>() {
+    for batch in [1, 5, 40] {
+        let mut rig = Rig::<B>::new(&["127.0.0.1:0", "127.0.0.1:0"], batch);
+        let client = client("127.0.0.1:0");
+        // Small ones: the client's own receive buffer must hold all echoes.
+        for at in 0..150u8 {
+            client.send_to(&[at], rig.addresses[usize::from(at % 2)]).unwrap();
+        }
+        // Half of the batches are answered later, when their slots are long used again.
+        let mut later = Vec::new();
+        let mut turn = 0;
+        while rig.received.packets < 150 {
+            turn += 1;
+            let mut bytes = Vec::new();
+            let routes = rig.turn(|buf, len| {
+                bytes.push(buf[0]);
+                if turn % 2 == 0 { len } else { 0 }
+            });
+            if turn % 2 == 1 {
+                later.extend(routes.into_iter().zip(bytes));
+            }
+        }
+        for (route, byte) in later {
+            assert!(rig.backend.send_to(&route, &[byte]));
+        }
+        rig.send();
+        assert_eq!(rig.sent, Sent { accepted: 150, refused: 0 });
+        let answers = multiset((0..150).map(|_| take(&client).0));
+        assert_eq!(answers, multiset((0..150).map(|at| vec![at])));
+    }
+}
+
+pub(super) fn a_closed_port_does_not_disturb_the_listener<B: Subject>() {
+    let mut rig = Rig::<B>::new(&["127.0.0.1:0", "0.0.0.0:0"], 4);
+    let port = rig.addresses[1].port();
+    for asked in [rig.addresses[0], SocketAddr::from((Ipv4Addr::LOCALHOST, port))] {
+        for _ in 0..20 {
+            let gone = client("127.0.0.1:0");
+            gone.send_to(b"gone", asked).unwrap();
+            drop(gone);
+            // The reply is answered by an ICMP message: port unreachable.
+            rig.turn(|_, len| len);
+        }
+        let client = client("127.0.0.1:0");
+        client.send_to(b"here", asked).unwrap();
+        rig.turn(|_, len| len);
+        assert_eq!(take(&client), (b"here".to_vec(), asked));
+    }
+    assert_eq!((rig.received.packets, rig.received.errors), (42, 0));
+}
+
+pub(super) fn empty_datagrams_are_handed_on<B: Subject>() {
+    let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 8);
+    let client = client("127.0.0.1:0");
+    // Among others too, as they may end what the backend asked the kernel for.
+    for len in [0, 3, 0, 0, 1] {
+        client.send_to(&[7; 3][..len], rig.addresses[0]).unwrap();
+    }
+    let mut lens = Vec::new();
+    while rig.received.packets < 5 {
+        rig.turn(|buf, len| {
+            lens.push(len);
+            buf[..2].copy_from_slice(b"ok");
+            2
+        });
+    }
+    assert_eq!(lens, [0, 3, 0, 0, 1]);
+    assert!((0..5).all(|_| take(&client).0 == b"ok"));
+}
+
+pub(super) fn only_what_is_replied_to_is_answered<B: Subject>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 16);
     let client = client("127.0.0.1:0");
     // Twice, so that the slots which changed places are used again.
@@ -128,7 +199,7 @@ pub(super) fn only_what_is_replied_to_is_answered<B: Backend>() {
     assert_eq!(rig.sent, Sent { accepted: 10, refused: 0 });
 }
 
-pub(super) fn an_unsent_batch_is_forgotten<B: Backend>() {
+pub(super) fn an_unsent_batch_is_forgotten<B: Subject>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 2);
     let client = client("127.0.0.1:0");
     for at in 0..4 {
@@ -145,7 +216,7 @@ pub(super) fn an_unsent_batch_is_forgotten<B: Backend>() {
     assert_eq!(rig.backend.send(), Sent::default());
 }
 
-pub(super) fn deferred_answers_beyond_the_spare_slots_leave_at_once<B: Backend>() {
+pub(super) fn deferred_answers_beyond_the_spare_slots_leave_at_once<B: Subject>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0", "127.0.0.1:0"], 4);
     let client = client("127.0.0.1:0");
     for at in 0..11u8 {
@@ -164,7 +235,7 @@ pub(super) fn deferred_answers_beyond_the_spare_slots_leave_at_once<B: Backend>(
     );
 }
 
-pub(super) fn impossible_deferred_answers_are_not_taken<B: Backend>() {
+pub(super) fn impossible_deferred_answers_are_not_taken<B: Subject>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 4);
     let peer = "127.0.0.1:9".parse().unwrap();
     let route = Route::new(peer, None, 0, 0);

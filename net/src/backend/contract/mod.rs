@@ -6,7 +6,9 @@
 
 mod addresses;
 mod batches;
+mod endurance;
 mod model;
+mod subject;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -16,18 +18,30 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::runtime::{Builder, Runtime};
 
 use self::addresses::*;
 use self::batches::*;
+use self::endurance::*;
 use self::model::*;
+use self::subject::{Subject, runs_here};
 use super::*;
 use crate::socket::probe;
 
 /// Makes one test of each function of these modules for an implementation.
 macro_rules! contract_suite {
     ($backend:ty: $($test:ident)*) => {
-        $(#[test] fn $test() { super::$test::<$backend>(); })*
+        $(#[test] fn $test() {
+            if super::runs_here::<$backend>() {
+                super::$test::<$backend>();
+            }
+        })*
+        #[test]
+        #[ignore = "takes SWIFTLET_SOAK_SECONDS, 60 unless told otherwise"]
+        fn soak() {
+            if super::runs_here::<$backend>() {
+                super::soak::<$backend>();
+            }
+        }
     };
     ($backend:ty) => {
         contract_suite! { $backend:
@@ -43,6 +57,7 @@ macro_rules! contract_suite {
             a_refused_reply_does_not_stop_the_batch
             a_refused_deferred_answer_does_not_stop_the_others
             oversize_datagrams_are_dropped_and_counted
+            the_longest_datagrams_are_dropped_and_counted
             empty_datagrams_are_handed_on
             only_what_is_replied_to_is_answered
             an_unsent_batch_is_forgotten
@@ -50,6 +65,12 @@ macro_rules! contract_suite {
             impossible_deferred_answers_are_not_taken
             replies_and_deferred_answers_match_the_model
             nothing_is_lost_under_a_flood
+            more_datagrams_than_slots_wait_in_the_socket
+            a_closed_port_does_not_disturb_the_listener
+            no_wake_up_is_lost
+            a_yielding_worker_lets_the_runtime_run
+            dropping_under_a_flood_ends_and_frees_the_address
+            a_short_soak_loses_nothing
         }
     };
 }
@@ -58,19 +79,24 @@ mod epoll {
     contract_suite!(crate::backend::Epoll);
 }
 
+#[cfg(feature = "io-uring")]
+mod uring {
+    contract_suite!(crate::backend::IoUring);
+}
+
 /// How long a condition may take before the test fails; never waited for otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A backend in its runtime, and what it reported.
-struct Rig<B> {
+struct Rig<B: Subject> {
     backend: B,
-    runtime: Runtime,
+    runtime: B::Runtime,
     addresses: Vec<SocketAddr>,
     received: Received,
     sent: Sent,
 }
 
-impl<B: Backend> Rig<B> {
+impl<B: Subject> Rig<B> {
     fn new(listeners: &[&str], batch: usize) -> Self {
         Self::try_new(listeners, batch).unwrap()
     }
@@ -78,12 +104,12 @@ impl<B: Backend> Rig<B> {
     fn try_new(listeners: &[&str], batch: usize) -> Result<Self, OpenError> {
         let listeners =
             listeners.iter().map(|address| Listener { address: on_free_port(address) }).collect();
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = B::runtime();
         let options = Options { listeners, batch, ..Options::default() };
         let sockets: Vec<Socket> = options.bind()?.into_iter().map(|(socket, _)| socket).collect();
         let address = |socket: &Socket| socket.local_addr().unwrap().as_socket().unwrap();
         let addresses = sockets.iter().map(address).collect();
-        let backend = runtime.block_on(async { B::open(sockets, batch) })?;
+        let backend = B::block_on(&runtime, async { B::open(sockets, batch) })?;
         Ok(Self {
             backend,
             runtime,
@@ -100,12 +126,13 @@ impl<B: Backend> Rig<B> {
             let ready = async {
                 tokio::time::timeout(PATIENCE, poll_fn(|cx| self.backend.poll_ready(cx))).await
             };
-            self.runtime.block_on(ready).expect("readiness within the time").unwrap();
+            B::block_on(&self.runtime, ready).expect("readiness within the time").unwrap();
             received = self.backend.receive();
         }
         self.received.packets += received.packets;
         self.received.dropped += received.dropped;
         self.received.oversize += received.oversize;
+        self.received.errors += received.errors;
         received
     }
 
@@ -144,6 +171,14 @@ impl<B: Backend> Rig<B> {
             routes.extend(self.turn(|_, len| len));
         }
         routes
+    }
+}
+
+impl<B: Subject> Drop for Rig<B> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.backend.outstanding(), 0, "slots were lost");
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::*;
 /// deferred answers, by listener, before and after the packets are served.
 type Turn = (usize, Vec<bool>, Vec<usize>, Vec<usize>);
 
-pub(super) fn replies_and_deferred_answers_match_the_model<B: Backend>() {
+pub(super) fn replies_and_deferred_answers_match_the_model<B: Subject>() {
     let listener = 0..3usize;
     let deferred = || prop::collection::vec(listener.clone(), 0..9);
     let turn =
@@ -26,7 +26,7 @@ pub(super) fn replies_and_deferred_answers_match_the_model<B: Backend>() {
     runner.run(&turns, |turns| check_turns::<B>(&turns)).unwrap();
 }
 
-fn check_turns<B: Backend>(turns: &[Turn]) -> Result<(), TestCaseError> {
+fn check_turns<B: Subject>(turns: &[Turn]) -> Result<(), TestCaseError> {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0", "0.0.0.0:0", "127.0.0.1:0"], 5);
     let client = client("127.0.0.1:0");
     let addresses: Vec<_> = rig
@@ -73,7 +73,7 @@ fn check_turns<B: Backend>(turns: &[Turn]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-pub(super) fn nothing_is_lost_under_a_flood<B: Backend>() {
+pub(super) fn nothing_is_lost_under_a_flood<B: Subject>() {
     const SENDERS: usize = 6;
     const EACH: u32 = 3_000;
     const WINDOW: u32 = 8;
