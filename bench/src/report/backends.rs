@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Display};
 
-use super::markdown::{LoadAverage, Machine, Table, Warning, grouped, interval, latency, one_line};
+use super::markdown::{
+    LoadAverage, Machine, Table, Warning, grouped, interval, latency, latency_notes, one_line,
+};
 use crate::backends::{COST_BAR, Outcome, Row, Scene, TAIL_BAR};
 use crate::interval::Interval;
 use crate::latency::{RATE_SHARE, ROUNDS};
@@ -63,6 +65,8 @@ fn write_scene(f: &mut fmt::Formatter<'_>, scene: &Scene, is_claim: bool) -> fmt
         cells
     };
     write!(f, "{}", Table { heads, rows: scene.rows.iter().map(cells).collect() })?;
+    let rows = scene.rows.iter().map(|row| (&*row.name, &row.measured));
+    write!(f, "{}", latency_notes(rows))?;
     let figures = [
         (
             "CPU per answer, io-uring / epoll, divided by what the echoes pay",

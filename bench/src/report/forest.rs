@@ -14,8 +14,10 @@ const LEFT: f64 = 136.0;
 const PANEL: f64 = 216.0;
 const GAP: f64 = 16.0;
 const TOP: f64 = 92.0;
-const BOTTOM: f64 = 74.0;
-const ROW: f64 = 30.0;
+const BOTTOM: f64 = 90.0;
+const ROW: f64 = 34.0;
+/// Of few ports above the middle of a row, of many below it.
+const LANE: f64 = 7.0;
 
 /// The axis ends there: most differences are small, and those beyond get an arrow and their number.
 const REACH: (f64, f64) = (0.88, 1.22);
@@ -76,7 +78,7 @@ fn draw_panel(svg: &mut String, outcome: &Outcome, workload: Workload, left: f64
     let _ = writeln!(
         svg,
         "<text class=\"strong\" x=\"{left}\" y=\"{}\">{}</text>",
-        TOP - 22.0,
+        TOP - 12.0,
         workload.name()
     );
     for tick in TICKS {
@@ -90,12 +92,12 @@ fn draw_panel(svg: &mut String, outcome: &Outcome, workload: Workload, left: f64
         );
     }
     for scene in outcome.scenes.iter().filter(|scene| scene.workload == workload) {
-        let lane = if scene.ports == PORTS[0] { -5.0 } else { 5.0 };
+        let lane = if scene.ports == PORTS[0] { -LANE } else { LANE };
         for (index, switch) in outcome.switches.iter().enumerate() {
             let middle = TOP + ROW * (index as f64 + 0.5) + lane;
-            draw_noise(svg, scene, left, middle);
             let ratio = scene.cell(switch.name).and_then(|cell| cell.ratio);
             let Some(ratio) = ratio else { continue };
+            draw_noise(svg, scene, left, middle);
             let verdict = scene.verdict(switch.name).filter(|_| outcome.is_claim);
             draw_ratio(svg, ratio, verdict, scene.ports == PORTS[0], left, middle);
         }
@@ -163,16 +165,17 @@ fn place(left: f64, ratio: f64) -> f64 {
     left + PANEL * (ratio.clamp(REACH.0, REACH.1) - REACH.0) / (REACH.1 - REACH.0)
 }
 
-fn notes(outcome: &Outcome) -> [String; 2] {
+fn notes(outcome: &Outcome) -> [String; 3] {
     let [few, many] = PORTS;
     let conditions = &outcome.conditions;
     let date = conditions.date.split('T').next().unwrap_or_default();
     let claim = if outcome.is_claim { "" } else { "NO CLAIM: too few pairs. " };
     [
         format!(
-            "Full: {few} client ports, hollow: {many}. Median and 95 % interval; the band is how far the default \
-             lies from itself (A/A). Grey: no difference."
+            "Full: {few} client ports, hollow: {many}; median and 95 % interval. Blue: dearer than the default, \
+             orange: cheaper, grey: no difference."
         ),
+        "The band is how far a second default server lies from the first (A/A).".to_owned(),
         format!("{claim}{date}, {}, one core, loopback.", conditions.processor),
     ]
 }

@@ -219,29 +219,11 @@ impl Page<'_> {
             write!(f, "generator's, set the rate. ")?;
             writeln!(f, "It is a lower bound; the CPU per answer is what counts.\n")?;
         }
-        let latencies = || measured().filter_map(|one| one.latency);
-        if latencies().any(|latency| latency.verdict != Verdict::Server) {
-            writeln!(f, "‡ The generator could not keep its schedule:\n")?;
-            for row in &outcome.rows {
-                let latency = row.measured().and_then(|one| one.latency);
-                let bound = latency.filter(|one| one.verdict != Verdict::Server);
-                if let Some(latency) = bound {
-                    writeln!(f, "- {}: {}", row.name, latency.verdict)?;
-                }
-            }
-            writeln!(f)?;
-        }
+        let latencies = outcome.rows.iter().filter_map(|row| Some((row.name, row.measured()?)));
+        write!(f, "{}", latency_notes(latencies))?;
         for row in &outcome.rows {
-            match &row.finding {
-                Finding::Failed(reason) => {
-                    writeln!(f, "- **{}** could not be measured: {}", row.name, one_line(reason))?;
-                }
-                Finding::Rounds(measured) => {
-                    if let Some(reason) = &measured.latency_failure {
-                        writeln!(f, "- {}: no latency: {}", row.name, one_line(reason))?;
-                    }
-                }
-                Finding::Memory(_) => {}
+            if let Finding::Failed(reason) = &row.finding {
+                writeln!(f, "- **{}** could not be measured: {}", row.name, one_line(reason))?;
             }
         }
         if outcome.rows.iter().any(|row| matches!(row.finding, Finding::Failed(_))) {
@@ -294,6 +276,31 @@ impl Page<'_> {
         }
         Ok(())
     }
+}
+
+/// Whose latency is the generator's, or is missing.
+pub(super) fn latency_notes<'r>(
+    rows: impl Iterator<Item = (&'r str, &'r Measured)> + Clone,
+) -> String {
+    let verdict = |measured: &Measured| measured.latency.map(|latency| latency.verdict);
+    let bound = rows.clone().filter_map(|(name, measured)| {
+        let verdict = verdict(measured).filter(|&verdict| verdict != Verdict::Server)?;
+        Some(format!("- {name}: {verdict}\n"))
+    });
+    let bound: String = bound.collect();
+    let missing = rows.filter_map(|(name, measured)| {
+        let reason = one_line(measured.latency_failure.as_ref()?);
+        Some(format!("- {name}: no latency: {reason}\n"))
+    });
+    let missing: String = missing.collect();
+    let mut notes = String::new();
+    if !bound.is_empty() {
+        notes += &format!("‡ The generator could not keep its schedule:\n\n{bound}\n");
+    }
+    if !missing.is_empty() {
+        notes += &format!("{missing}\n");
+    }
+    notes
 }
 
 pub(super) fn interval(ratio: Interval) -> String {
