@@ -174,6 +174,8 @@ impl Ring {
         // SAFETY: the memory is page-aligned, holds so many entries, zeroed, and is freed after the
         // ring.
         unsafe { submitter.register_buf_ring_with_flags(first, provided as u16, GROUP, 0)? };
+        // If entering is forbidden it is known now.
+        submitter.submit()?;
         Ok(ring)
     }
 
