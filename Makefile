@@ -20,7 +20,7 @@ CARGO_HACK := 0.6.46
 HACK := $(TARGET)/tools/cargo-hack-$(CARGO_HACK)/bin/cargo-hack
 
 .PHONY: help run test features check packages image test-image fuzz loom miri soak bench bench-micro bench-check bench-baseline counts
-.PHONY: bench-generator bench-cache bench-flood bench-outage peers compare compare-full
+.PHONY: bench-generator bench-cache bench-flood bench-outage bench-backends ablation peers compare compare-full
 
 # Where the results of a measurement go, under the name that is given.
 results = --markdown bench/results/$(1).md --json bench/results/$(1).json
@@ -121,6 +121,17 @@ bench-outage: ## what hits cost while misses hang on a dead upstream
 	cargo build --release -p swiftlet -p swiftlet-bench
 	@mkdir -p bench/results
 	$(TARGET)/release/swiftlet-bench outage $(call results,outage)
+
+# Both io_uring echoes are in the feature of bench, the backend in the server's.
+bench-backends: ## io_uring beside recvmmsg: bare echoes, and the server on each backend
+	cargo build --release -p swiftlet -p swiftlet-bench --features swiftlet/io-uring,swiftlet-bench/io-uring
+	$(TARGET)/release/swiftlet-bench backends --results bench/results
+
+# Options for a part of it, such as --switch no-simd --workload hit.
+ABLATION ?=
+ablation: ## what each optimization is worth: the server with one switch turned at a time, in half an hour
+	cargo build --release -p swiftlet-bench
+	$(TARGET)/release/swiftlet-bench ablation --results bench/results $(ABLATION)
 
 # Without root it says what is missing, and the comparison goes on with those that are there.
 peers: ## install the servers that ours is compared with, as root

@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use swiftlet_loadtest::{Authority, Behaviour, Limit};
 
-use crate::interval::Interval;
 use crate::latency;
 use crate::memory::{self, Held};
 use crate::outcome::{Finding, Measured, Outcome, Row};
 use crate::peers::Setup;
 use crate::process::Process;
 use crate::report::Conditions;
-use crate::rounds::{Entrant, PAIRS_MIN, Pair, Rounds, Summary, ratio, synthetic_names};
+use crate::rounds::{Entrant, PAIRS_MIN, Pair, Rounds, Summary, synthetic_names};
 use crate::subject::Subject;
 use crate::workload::Workload;
 
@@ -149,14 +148,11 @@ impl Settings<'_> {
     ) -> anyhow::Result<Process> {
         let cache_names = workload.shaping(self.memory_names).cache_names;
         let process = self.start(subject, cache_names, zone, rounds)?;
-        if !subject.kind.is_yardstick() {
-            match workload {
-                Workload::Hit | Workload::Tcp => rounds.warm(&process)?,
-                Workload::Zipf => steady(rounds, &process)?,
-                Workload::Miss | Workload::Memory => {}
-            }
+        if subject.kind.is_yardstick() {
+            rounds.settle(&process)?;
+        } else {
+            prepare(workload, rounds, &process)?;
         }
-        rounds.settle(&process)?;
         Ok(process)
     }
 
@@ -200,14 +196,7 @@ impl Settings<'_> {
 
         let mut measured = |summary, costs: &[f64], pairs: Vec<Pair>| {
             let latency = latencies.next().unwrap_or_else(|| Err("not measured".to_owned()));
-            Finding::Rounds(Box::new(Measured {
-                summary,
-                cpu_ns: Interval::of(costs),
-                ratio: ratio(&pairs),
-                latency_failure: latency.as_ref().err().cloned(),
-                latency: latency.ok(),
-                pairs,
-            }))
+            Finding::Rounds(Box::new(Measured::new(summary, costs, pairs, latency)))
         };
         let mut findings = vec![measured(echo_summary, &echo_ns, Vec::new())];
         for (entrant, summary) in entrants.into_iter().zip(summaries) {
@@ -255,6 +244,20 @@ impl Settings<'_> {
         let process = self.start(subject, names.len(), &[], rounds)?;
         memory::fill(rounds, &process, names, before)
     }
+}
+
+/// Brings a server into the state that the workload is about, and leaves it paused.
+pub(crate) fn prepare(
+    workload: Workload,
+    rounds: &mut Rounds<'_>,
+    server: &Process,
+) -> anyhow::Result<()> {
+    match workload {
+        Workload::Hit | Workload::Tcp => rounds.warm(server)?,
+        Workload::Zipf => steady(rounds, server)?,
+        Workload::Miss | Workload::Memory => {}
+    }
+    rounds.settle(server)
 }
 
 /// Brings a cache into the steady state, as far as time allows.

@@ -6,16 +6,23 @@
 //! their records (16 bytes for one address), which the kernel copies once more; a padded echo sends
 //! that many bytes more and so takes this part out of the comparison.
 //!
+//! Two others show what io_uring costs at least ([`Over`]): one on the ring of our own backend, and one
+//! of `tokio-uring`'s single operations.
+//!
 //! A second thread does the like over TCP ([`stream`]); it sleeps while nobody connects.
 
+#[cfg(feature = "io-uring")]
+mod oneshot;
 mod stream;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::thread;
 
 use anyhow::Context;
+use clap::ValueEnum;
+use serde::Serialize;
 use swiftlet_net::client::{Datagrams, listen};
 use swiftlet_net::cores;
 
@@ -28,9 +35,38 @@ const SLOT_LEN: usize = 4096;
 /// Asked for as receive buffer, so that a window of 512 queries fits with ease.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
+/// What an echo receives and sends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Over {
+    /// recvmmsg(2) and sendmmsg(2): the yardstick.
+    Recvmmsg,
+    /// io_uring, by the ring of our backend.
+    IoUring,
+    /// io_uring, one operation for each datagram and direction, through `tokio-uring`.
+    TokioUring,
+}
+
+impl Over {
+    /// As on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Recvmmsg => "recvmmsg",
+            Self::IoUring => "io-uring",
+            Self::TokioUring => "tokio-uring",
+        }
+    }
+}
+
 /// Echoes on `address`, over UDP and TCP, until the process is ended, on one core if it is given.
 /// Each reply over UDP is `pad` bytes longer than what came.
-pub fn serve(address: SocketAddr, core: Option<usize>, pad: usize) -> anyhow::Result<Infallible> {
+pub fn serve(
+    address: SocketAddr,
+    core: Option<usize>,
+    pad: usize,
+    over: Over,
+) -> anyhow::Result<Infallible> {
     if let Some(core) = core {
         anyhow::ensure!(cores::pin(core), "cannot pin to core {core}");
     }
@@ -43,9 +79,29 @@ pub fn serve(address: SocketAddr, core: Option<usize>, pad: usize) -> anyhow::Re
         let Err(error) = stream::serve(&listener);
         eprintln!("the echo over TCP ends: {error:#}");
     })?;
+    match over {
+        Over::Recvmmsg => recvmmsg(&socket, pad),
+        #[cfg(feature = "io-uring")]
+        Over::IoUring => {
+            let echo = swiftlet_net::backend::uring::Echo::new(socket, BATCH);
+            let mut echo = echo.context("cannot open an io_uring")?;
+            loop {
+                echo.turn(pad);
+            }
+        }
+        #[cfg(feature = "io-uring")]
+        Over::TokioUring => oneshot::serve(socket, pad),
+        #[cfg(not(feature = "io-uring"))]
+        Over::IoUring | Over::TokioUring => anyhow::bail!(
+            "this program was built without io_uring: build it with --features io-uring"
+        ),
+    }
+}
+
+fn recvmmsg(socket: &UdpSocket, pad: usize) -> anyhow::Result<Infallible> {
     let mut batch = Datagrams::addressed(BATCH, SLOT_LEN);
     loop {
-        match batch.receive_waiting(&socket) {
+        match batch.receive_waiting(socket) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error).context("cannot receive"),
@@ -56,7 +112,7 @@ pub fn serve(address: SocketAddr, core: Option<usize>, pad: usize) -> anyhow::Re
         let mut sent = 0;
         while sent < batch.len() {
             // A datagram that the kernel refuses is skipped.
-            sent += batch.send(&socket, sent).unwrap_or(0).max(1);
+            sent += batch.send(socket, sent).unwrap_or(0).max(1);
         }
     }
 }

@@ -20,6 +20,9 @@ pub const RATE_SHARE: f64 = 0.7;
 /// Rounds for each server, taken in turn.
 pub const ROUNDS: usize = 5;
 
+/// The most queries that may be outstanding: with many sockets, far fewer for each than it could have.
+const WINDOW_MAX: usize = 32 * MAX_WINDOW_PER_SOCKET;
+
 /// What came of all rounds of one server.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Latency {
@@ -91,6 +94,36 @@ pub fn measure(
     Ok(all.into_iter().zip(servers).map(latency).collect())
 }
 
+/// Measures two servers at one rate: rounds of the first, the first again and the other, in changing
+/// order, as many as the rounds have pairs. What differs between the first two is the machine's.
+///
+/// # Errors
+/// If one doesn't answer, or if this was to be stopped.
+pub fn side_by_side(
+    rounds: &mut Rounds<'_>,
+    [one, other]: [&Process; 2],
+    rate: f64,
+    duration: Duration,
+) -> anyhow::Result<Vec<[Latency; 3]>> {
+    let mut all = Vec::new();
+    for index in 0..rounds.pairs {
+        let mut take = |server| {
+            let report = round(rounds, server, rate, duration)?;
+            anyhow::Ok(Latency::of(&[report], rate))
+        };
+        let triple = if index % 2 == 0 {
+            let (first, again) = (take(one)?, take(one)?);
+            [first, again, take(other)?]
+        } else {
+            let (last, again) = (take(other)?, take(one)?);
+            [take(one)?, again, last]
+        };
+        rounds.ensure_wanted()?;
+        all.push(triple);
+    }
+    Ok(all)
+}
+
 fn round(
     rounds: &mut Rounds<'_>,
     server: &Process,
@@ -98,7 +131,7 @@ fn round(
     duration: Duration,
 ) -> anyhow::Result<Report> {
     server.resume()?;
-    let window = rounds.sockets * MAX_WINDOW_PER_SOCKET;
+    let window = (rounds.sockets * MAX_WINDOW_PER_SOCKET).min(WINDOW_MAX);
     let report = rounds.load(server, Limit::For(duration), window, Some(rate))?;
     server.pause()?;
     anyhow::ensure!(report.answered > 0, "{} answered nothing at {rate:.0}/s", server.name);

@@ -2,7 +2,8 @@
 //!
 //! [`rounds`] is the measuring: pairs of rounds, one server at a time. [`hit`] puts one server beside
 //! the echo; [`compare`] puts all of [`peers`] there too, for each [`workload`], with [`latency`]
-//! and [`memory`]. [`echo`] is the yardstick, [`process`] starts them all, [`accounting`] reads what
+//! and [`memory`]. [`ablation`] puts it beside itself with one switch turned at a time, [`backends`]
+//! io_uring beside recvmmsg. [`echo`] is the yardstick, [`process`] starts them all, [`accounting`] reads what
 //! they used, [`interval`] judges the ratios, [`outcome`] is what comes of it and [`report`] shows it.
 //! [`generator`] measures the load generator itself, [`cache`] the answer cache beside others of its
 //! kind.
@@ -10,7 +11,9 @@
 //! Apart from that, [`instructions`] compares the instruction counts of the hot functions, which the
 //! benchmark of that name makes, with the committed ones.
 
+pub mod ablation;
 pub mod accounting;
+pub mod backends;
 pub mod cache;
 pub mod compare;
 pub mod echo;

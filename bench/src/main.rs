@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use swiftlet_bench::echo::Over;
 use swiftlet_bench::{cache, echo, generator, instructions};
 
-use commands::{compare, hit, outage};
+use commands::{ablation, backends, compare, hit, outage};
 
 /// As in the server.
 #[global_allocator]
@@ -28,6 +29,10 @@ enum Command {
     Hit(hit::Args),
     /// Put the server, its peers and the bare echo side by side, workload by workload.
     Compare(compare::Args),
+    /// Measure what each optimization is worth: the default server against one with a switch turned.
+    Ablation(ablation::Args),
+    /// Measure io_uring beside recvmmsg: bare echoes, and the server on each backend.
+    Backends(backends::Args),
     /// Measure how long hits take while misses hang on a dead upstream.
     Outage(outage::Args),
     /// Measure the load generator: its cost beside dnsperf's, its authority beside the bare echo.
@@ -49,6 +54,9 @@ enum Command {
         /// Bytes to add to each reply.
         #[arg(long, default_value_t = 0)]
         pad: usize,
+        /// What to receive and send with.
+        #[arg(long, value_enum, default_value = "recvmmsg")]
+        over: Over,
     },
 }
 
@@ -56,13 +64,15 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Hit(args) => hit::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Ablation(args) => ablation::run(&args),
+        Command::Backends(args) => backends::run(&args),
         Command::Outage(args) => outage::run(&args),
         Command::Generator(args) => generator::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Flood(args) => cache::run_flood(&args),
         Command::Instructions(args) => instructions::run(&args),
-        Command::Echo { listen, core, pad } => {
-            echo::serve(listen, core, pad).map(|never| match never {})
+        Command::Echo { listen, core, pad, over } => {
+            echo::serve(listen, core, pad, over).map(|never| match never {})
         }
     };
     match outcome {

@@ -8,7 +8,7 @@ use crate::interval::Interval;
 use crate::latency::Latency;
 use crate::memory::Held;
 use crate::report::Conditions;
-use crate::rounds::{BUSY_MIN, Pair, Summary};
+use crate::rounds::{BUSY_MIN, Pair, Summary, ratio};
 use crate::subject::Kind;
 use crate::workload::{Shaping, Workload};
 
@@ -80,6 +80,24 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// Puts together what was measured; `costs` are the CPU times per answer in ns.
+    #[must_use]
+    pub fn new(
+        summary: Summary,
+        costs: &[f64],
+        pairs: Vec<Pair>,
+        latency: Result<Latency, String>,
+    ) -> Self {
+        Self {
+            summary,
+            cpu_ns: Interval::of(costs),
+            ratio: ratio(&pairs),
+            latency_failure: latency.as_ref().err().cloned(),
+            latency: latency.ok(),
+            pairs,
+        }
+    }
+
     /// Whether the answers per second are only a lower bound, since the server had time left.
     #[must_use]
     pub fn is_lower_bound(&self) -> bool {
@@ -137,7 +155,7 @@ impl Outcome {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::rounds::{Sample, ratio};
+    use crate::rounds::Sample;
 
     /// An outcome of servers with these CPU times per answer, in ns.
     pub(crate) fn outcome(workload: Workload, servers: &[(&'static str, Kind, u64)]) -> Outcome {

@@ -21,6 +21,7 @@ use swiftlet_net::client::confine;
 use tempfile::TempDir;
 
 use crate::accounting::Group;
+use crate::echo::Over;
 use crate::peers::Setup;
 
 /// How long a process may take until it answers: one with a large zone reads it first.
@@ -71,36 +72,46 @@ pub struct Process {
 impl Process {
     /// The bare echo: `bench` is this program, on a free port.
     pub fn echo(name: &str, bench: &Path, core: usize, pad: usize) -> anyhow::Result<Self> {
+        Self::echo_over(Over::Recvmmsg, name, bench, core, pad)
+    }
+
+    /// An echo over these system calls.
+    pub fn echo_over(
+        over: Over,
+        name: &str,
+        bench: &Path,
+        core: usize,
+        pad: usize,
+    ) -> anyhow::Result<Self> {
         let address = free_address()?;
         let mut command = Command::new(bench);
         command
             .args(["echo", "--listen", &address.to_string(), "--core", &core.to_string()])
-            .args(["--pad", &pad.to_string()]);
-        Self::start(name, address, command, core, None)
+            .args(["--pad", &pad.to_string(), "--over", over.name()]);
+        // Where the kernel refuses, it says why.
+        let directory = (over != Over::Recvmmsg).then(TempDir::new).transpose()?;
+        Self::start(name, address, command, core, directory)
     }
 
     /// The server, one worker, which forwards what it doesn't know.
     pub fn server(name: &str, program: &Path, setup: &Setup<'_>) -> anyhow::Result<Self> {
         let address = free_address()?;
-        let cache_bytes = (setup.cache_names * CACHE_BYTES_PER_NAME).max(CACHE_BYTES_MIN);
-        let mut command = Command::new(program);
-        for (variable, _) in std::env::vars_os() {
-            if is_setting(&variable) {
-                command.env_remove(variable);
-            }
-        }
-        command
-            .env("SWIFTLET_LISTEN", address.to_string())
-            .env("SWIFTLET_FORWARD", setup.upstream.to_string())
-            .env("SWIFTLET_CACHE_SIZE", cache_bytes.to_string())
-            .env("SWIFTLET_WORKERS", "1")
-            .env("SWIFTLET_PIN", "true")
-            // What it says of its start would stand in the midst of the report.
-            .env("SWIFTLET_LOG", "warn")
-            .env("SWIFTLET_HTTP", "off")
-            // What goes upstream is counted, and is to be what was asked.
-            .env("SWIFTLET_LOOP_PROBE_S", "0");
-        Self::start(name, address, command, setup.core, None)
+        Self::start(name, address, server(program, address, setup), setup.core, None)
+    }
+
+    /// The same with other settings; what it says is told only if it fails.
+    pub fn variant(
+        name: &str,
+        program: &Path,
+        setup: &Setup<'_>,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let address = free_address()?;
+        // It runs in a directory of its own.
+        let program = std::path::absolute(program)?;
+        let mut command = server(&program, address, setup);
+        command.envs(settings.iter().copied());
+        Self::start(name, address, command, setup.core, Some(TempDir::new()?))
     }
 
     /// Starts any server. With a directory, that is where it runs and where what it says goes; it is
@@ -291,6 +302,29 @@ impl Drop for Process {
     }
 }
 
+/// The server, to be started with one worker and nothing of the caller's settings.
+fn server(program: &Path, address: SocketAddr, setup: &Setup<'_>) -> Command {
+    let cache_bytes = (setup.cache_names * CACHE_BYTES_PER_NAME).max(CACHE_BYTES_MIN);
+    let mut command = Command::new(program);
+    for (variable, _) in std::env::vars_os() {
+        if is_setting(&variable) {
+            command.env_remove(variable);
+        }
+    }
+    command
+        .env("SWIFTLET_LISTEN", address.to_string())
+        .env("SWIFTLET_FORWARD", setup.upstream.to_string())
+        .env("SWIFTLET_CACHE_SIZE", cache_bytes.to_string())
+        .env("SWIFTLET_WORKERS", "1")
+        .env("SWIFTLET_PIN", "true")
+        // What it says of its start would stand in the midst of the report.
+        .env("SWIFTLET_LOG", "warn")
+        .env("SWIFTLET_HTTP", "off")
+        // What goes upstream is counted, and is to be what was asked.
+        .env("SWIFTLET_LOOP_PROBE_S", "0");
+    command
+}
+
 fn spawn(
     command: &mut Command,
     core: usize,
@@ -451,6 +485,21 @@ mod tests {
         assert!(process.resident_bytes().expect("alive") > 100_000);
         drop(process);
         assert!(group.states().expect("readable").iter().all(|&state| state == 'Z'));
+    }
+
+    #[test]
+    fn a_variant_gets_its_settings_and_says_what_it_complains_of() {
+        let script = "#!/bin/sh\necho \"no such setting: $SWIFTLET_BATCH\" >&2\nexit 2\n";
+        let directory = TempDir::new().expect("made");
+        let program = directory.path().join("server");
+        std::fs::write(&program, script).expect("written");
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("executable");
+        let settings = [("SWIFTLET_BATCH", "16")];
+        let mut process =
+            Process::variant("batch-16", &program, &SETUP, &settings).expect("starts");
+        let error = process.wait_until_it_answers(&[0; 12]).expect_err("cannot answer");
+        assert!(error.to_string().ends_with("it said: no such setting: 16"), "{error}");
     }
 
     #[test]

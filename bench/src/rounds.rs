@@ -197,14 +197,14 @@ impl Rounds<'_> {
         outcome.map(drop)
     }
 
-    /// Measures all that take part against `echo`. One that fails is left out from then on.
-    /// `progress` is called after each pair with how many are done.
+    /// Measures all that take part against `yardstick`, which is the echo unless said otherwise. One
+    /// that fails is left out from then on. `progress` is called after each pair with how many are done.
     ///
     /// # Errors
-    /// If the echo fails, or if this was to be stopped.
+    /// If the yardstick fails, or if this was to be stopped.
     pub fn compare(
         &mut self,
-        echo: &Process,
+        yardstick: &Process,
         entrants: &mut [Entrant<'_>],
         mut progress: impl FnMut(usize),
     ) -> anyhow::Result<()> {
@@ -212,10 +212,10 @@ impl Rounds<'_> {
             for entrant in entrants.iter_mut().filter(|entrant| entrant.failure.is_none()) {
                 let pair = if index % 2 == 1 {
                     let b = self.measure(entrant.process);
-                    let a = self.measure(echo)?;
+                    let a = self.measure(yardstick)?;
                     b.map(|b| Pair { a, b })
                 } else {
-                    let a = self.measure(echo)?;
+                    let a = self.measure(yardstick)?;
                     self.measure(entrant.process).map(|b| Pair { a, b })
                 };
                 self.ensure_wanted()?;
@@ -271,11 +271,11 @@ impl Sample {
     }
 }
 
-/// Two rounds in a row: the echo's, and what is compared to it.
+/// Two rounds in a row: the yardstick's, and what is compared to it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Pair {
-    /// The echo.
-    #[serde(rename = "echo")]
+    /// The yardstick, which is the echo unless said otherwise.
+    #[serde(rename = "yardstick")]
     pub a: Sample,
     /// The other.
     #[serde(rename = "other")]
@@ -283,14 +283,14 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// CPU per answer of the other, divided by that of the echo.
+    /// CPU per answer of the other, divided by that of the yardstick.
     #[must_use]
     pub fn ratio(&self) -> f64 {
         self.b.per_answer_ns() / self.a.per_answer_ns()
     }
 }
 
-/// The ratio to the echo over all pairs.
+/// The ratio to the yardstick over all pairs.
 #[must_use]
 pub fn ratio(pairs: &[Pair]) -> Option<Interval> {
     let ratios: Vec<f64> = pairs.iter().map(Pair::ratio).collect();

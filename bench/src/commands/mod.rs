@@ -1,5 +1,7 @@
 //! What the program can be told to do.
 
+pub(crate) mod ablation;
+pub(crate) mod backends;
 pub(crate) mod compare;
 pub(crate) mod hit;
 pub(crate) mod outage;

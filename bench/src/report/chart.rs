@@ -17,7 +17,7 @@ const BAR: f64 = 18.0;
 
 /// Colours of light pages, and of dark ones. It has a ground of its own, since a page that is dark
 /// by its own choice shows the picture as the system prefers it.
-const STYLE: &str = "\
+pub(super) const STYLE: &str = "\
 :root{--ground:#fff;--text:#1b1f24;--soft:#59636e;--rule:#d1d9e0;--peer:#8fa8c6;--zone:#c3cfde;\
 --ours:#d9622b;--echo:#7d8590}\
 @media(prefers-color-scheme:dark){:root{--ground:#0d1117;--text:#e6edf3;--soft:#9198a1;\
@@ -152,7 +152,7 @@ fn notes(outcome: &Outcome, unit: &str) -> [String; 2] {
     [format!("{claim}{date}, {}, one core, loopback.", conditions.processor), key.join(" ")]
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 

@@ -8,6 +8,7 @@ use crate::interval::Interval;
 use crate::latency::{RATE_SHARE, ROUNDS};
 use crate::memory::Held;
 use crate::outcome::{Finding, Measured, Outcome, Row};
+use crate::report::Conditions;
 use crate::subject::Kind;
 use crate::workload::Workload;
 
@@ -19,13 +20,8 @@ impl Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(outcome) = self;
         writeln!(f, "# {}\n", outcome.workload.title())?;
-        if !outcome.is_claim {
-            write!(f, "**NO CLAIM: {} pairs of rounds are too few. ", outcome.pairs)?;
-            writeln!(f, "This shows that the measuring works, and nothing else.**\n")?;
-        }
-        if outcome.conditions.debug_build {
-            writeln!(f, "**DEBUG BUILD: the echo and the generator were not optimized.**\n")?;
-        }
+        let Outcome { is_claim, pairs, ref conditions, .. } = **outcome;
+        write!(f, "{}", Warning { is_claim, pairs, conditions })?;
         writeln!(f, "{}\n", outcome.workload.explanation())?;
         writeln!(f, "![{0}]({1}.svg)\n", outcome.workload.title(), outcome.workload.name())?;
         let table = match outcome.workload {
@@ -38,10 +34,62 @@ impl Display for Page<'_> {
     }
 }
 
+/// The heading of the conditions and what they begin with: when, of what, and where.
+pub(super) struct Machine<'c>(pub(super) &'c Conditions);
+
+impl Display for Machine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(conditions) = self;
+        writeln!(f, "## Conditions\n")?;
+        let revision = conditions.revision.as_deref().unwrap_or("unknown");
+        writeln!(f, "- {}, revision {revision}", conditions.date)?;
+        writeln!(
+            f,
+            "- {}, {} cores, Linux {}; one thread on core {}, generator and authority on core {}, \
+             loopback",
+            conditions.processor,
+            conditions.cores,
+            conditions.kernel,
+            conditions.server_core,
+            conditions.generator_core,
+        )
+    }
+}
+
+/// What else ran.
+pub(super) struct LoadAverage<'c>(pub(super) &'c Conditions);
+
+impl Display for LoadAverage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Conditions { load_before, load_after, .. } = self.0;
+        writeln!(f, "- load average {load_before} before, {load_after} after")
+    }
+}
+
+/// What must stand above figures that nobody may rely on.
+pub(super) struct Warning<'c> {
+    pub(super) is_claim: bool,
+    pub(super) pairs: usize,
+    pub(super) conditions: &'c Conditions,
+}
+
+impl Display for Warning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_claim {
+            write!(f, "**NO CLAIM: {} pairs of rounds are too few. ", self.pairs)?;
+            writeln!(f, "This shows that the measuring works, and nothing else.**\n")?;
+        }
+        if self.conditions.debug_build {
+            writeln!(f, "**DEBUG BUILD: the echo and the generator were not optimized.**\n")?;
+        }
+        Ok(())
+    }
+}
+
 /// Cells, the heads first; the first column is of words, the others of numbers.
-struct Table {
-    heads: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
+pub(super) struct Table {
+    pub(super) heads: Vec<&'static str>,
+    pub(super) rows: Vec<Vec<String>>,
 }
 
 impl Display for Table {
@@ -114,7 +162,7 @@ fn rounds_table(outcome: &Outcome) -> Table {
     Table { heads, rows: outcome.rows.iter().filter_map(cells).collect() }
 }
 
-fn latency(measured: &Measured) -> [String; 4] {
+pub(super) fn latency(measured: &Measured) -> [String; 4] {
     let Some(latency) = &measured.latency else {
         return ["–"; 4].map(str::to_owned);
     };
@@ -171,29 +219,11 @@ impl Page<'_> {
             write!(f, "generator's, set the rate. ")?;
             writeln!(f, "It is a lower bound; the CPU per answer is what counts.\n")?;
         }
-        let latencies = || measured().filter_map(|one| one.latency);
-        if latencies().any(|latency| latency.verdict != Verdict::Server) {
-            writeln!(f, "‡ The generator could not keep its schedule:\n")?;
-            for row in &outcome.rows {
-                let latency = row.measured().and_then(|one| one.latency);
-                let bound = latency.filter(|one| one.verdict != Verdict::Server);
-                if let Some(latency) = bound {
-                    writeln!(f, "- {}: {}", row.name, latency.verdict)?;
-                }
-            }
-            writeln!(f)?;
-        }
+        let latencies = outcome.rows.iter().filter_map(|row| Some((row.name, row.measured()?)));
+        write!(f, "{}", latency_notes(latencies))?;
         for row in &outcome.rows {
-            match &row.finding {
-                Finding::Failed(reason) => {
-                    writeln!(f, "- **{}** could not be measured: {}", row.name, one_line(reason))?;
-                }
-                Finding::Rounds(measured) => {
-                    if let Some(reason) = &measured.latency_failure {
-                        writeln!(f, "- {}: no latency: {}", row.name, one_line(reason))?;
-                    }
-                }
-                Finding::Memory(_) => {}
+            if let Finding::Failed(reason) = &row.finding {
+                writeln!(f, "- **{}** could not be measured: {}", row.name, one_line(reason))?;
             }
         }
         if outcome.rows.iter().any(|row| matches!(row.finding, Finding::Failed(_))) {
@@ -217,21 +247,8 @@ impl Page<'_> {
 
     fn write_conditions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(outcome) = self;
-        let conditions = &outcome.conditions;
         let shaping = &outcome.shaping;
-        writeln!(f, "## Conditions\n")?;
-        let revision = conditions.revision.as_deref().unwrap_or("unknown");
-        writeln!(f, "- {}, revision {revision}", conditions.date)?;
-        writeln!(
-            f,
-            "- {}, {} cores, Linux {}; one thread on core {}, generator and authority on core {}, \
-             loopback",
-            conditions.processor,
-            conditions.cores,
-            conditions.kernel,
-            conditions.server_core,
-            conditions.generator_core,
-        )?;
+        write!(f, "{}", Machine(&outcome.conditions))?;
         let names =
             shaping.names.map_or_else(|| "never repeated".to_owned(), |n| grouped(n as f64));
         writeln!(
@@ -248,8 +265,7 @@ impl Page<'_> {
                 outcome.pairs, outcome.round_s, outcome.latency_round_s,
             )?;
         }
-        let (before, after) = (&conditions.load_before, &conditions.load_after);
-        writeln!(f, "- load average {before} before, {after} after")?;
+        write!(f, "{}", LoadAverage(&outcome.conditions))?;
         for row in &outcome.rows {
             if let Some(version) = &row.version {
                 writeln!(f, "- {}: {}", row.name, one_line(version))?;
@@ -262,16 +278,41 @@ impl Page<'_> {
     }
 }
 
-fn interval(ratio: Interval) -> String {
+/// Whose latency is the generator's, or is missing.
+pub(super) fn latency_notes<'r>(
+    rows: impl Iterator<Item = (&'r str, &'r Measured)> + Clone,
+) -> String {
+    let verdict = |measured: &Measured| measured.latency.map(|latency| latency.verdict);
+    let bound = rows.clone().filter_map(|(name, measured)| {
+        let verdict = verdict(measured).filter(|&verdict| verdict != Verdict::Server)?;
+        Some(format!("- {name}: {verdict}\n"))
+    });
+    let bound: String = bound.collect();
+    let missing = rows.filter_map(|(name, measured)| {
+        let reason = one_line(measured.latency_failure.as_ref()?);
+        Some(format!("- {name}: no latency: {reason}\n"))
+    });
+    let missing: String = missing.collect();
+    let mut notes = String::new();
+    if !bound.is_empty() {
+        notes += &format!("‡ The generator could not keep its schedule:\n\n{bound}\n");
+    }
+    if !missing.is_empty() {
+        notes += &format!("{missing}\n");
+    }
+    notes
+}
+
+pub(super) fn interval(ratio: Interval) -> String {
     format!("{:.3} ({:.3}–{:.3})", ratio.median, ratio.low, ratio.high)
 }
 
-fn per_cent(share: f64, digits: usize) -> String {
+pub(super) fn per_cent(share: f64, digits: usize) -> String {
     format!("{:.digits$} %", 100.0 * share)
 }
 
 /// A whole number with commas between its thousands.
-fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (index, digit) in digits.char_indices() {
@@ -284,7 +325,7 @@ fn grouped(value: f64) -> String {
 }
 
 /// A table cell or an item of a list ends with its line.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
 

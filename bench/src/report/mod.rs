@@ -1,7 +1,10 @@
 //! What was measured, for people and for programs: tables, charts and JSON, each with its
 //! conditions.
 
+pub mod ablation;
+pub mod backends;
 pub mod chart;
+pub mod forest;
 pub mod hit;
 pub mod markdown;
 
