@@ -13,16 +13,18 @@ RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends libcap2-bin \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
+# Beside the default features: every backend, so that SWIFTLET_BACKEND has the choice.
+ARG FEATURES="io-uring"
 ENV CARGO_BUILD_TARGET=host-tuple \
     CARGO_PROFILE_RELEASE_STRIP=debuginfo \
     CARGO_TARGET_DIR=/target \
     RUSTFLAGS="-C target-feature=+crt-static"
 COPY --from=manifests /src .
-RUN cargo build --release --locked -p swiftlet
+RUN cargo build --release --locked -p swiftlet --features "${FEATURES}"
 COPY . .
 # Cargo goes by the time of a file, and the emptied ones are newer.
 RUN find . -name '*.rs' -exec touch {} + \
-    && cargo build --release --locked -p swiftlet \
+    && cargo build --release --locked -p swiftlet --features "${FEATURES}" \
     && install -D --target-directory=/image /target/*/release/swiftlet \
     && /image/swiftlet --version
 # For ports below 1024 without root. Only permitted, not effective: the program takes it up at start if it

@@ -15,8 +15,11 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 GUNGRAUN := $(shell sed -n '/^name = "gungraun"$$/{n;s/^version = "\(.*\)"/\1/p}' Cargo.lock)
 RUNNER := $(TARGET)/tools/gungraun-$(GUNGRAUN)/bin/gungraun-runner
 COUNTS := $(TARGET)/gungraun
+# What builds with each feature alone.
+CARGO_HACK := 0.6.46
+HACK := $(TARGET)/tools/cargo-hack-$(CARGO_HACK)/bin/cargo-hack
 
-.PHONY: help run test check packages image test-image fuzz loom miri soak bench bench-micro bench-check bench-baseline counts
+.PHONY: help run test features check packages image test-image fuzz loom miri soak bench bench-micro bench-check bench-baseline counts
 .PHONY: bench-generator bench-cache bench-flood bench-outage bench-backends ablation peers compare compare-full
 
 # Where the results of a measurement go, under the name that is given.
@@ -30,13 +33,18 @@ run: ## build and start the server on port 5300 of loopback
 
 test: packages check ## format, lints, unit, property and end-to-end tests
 	cargo test --workspace
-	cargo test -p swiftlet-parser --no-default-features
+
+features: packages $(HACK) ## lints and tests with each feature alone, none and all; end-to-end over io_uring
+	@.ci/test-features $(HACK)
+
+# Unoptimized, for it is waited for longer than it runs.
+$(HACK):
+	cargo install --quiet --locked --debug --root $(TARGET)/tools/cargo-hack-$(CARGO_HACK) \
+	    --version $(CARGO_HACK) cargo-hack
 
 check: ## format and lints alone
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy -p swiftlet-parser --no-default-features --all-targets -- -D warnings
-	cargo clippy -p swiftlet --features moka-cache --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
 
 packages: ## install what the end-to-end tests use, as root

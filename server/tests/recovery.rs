@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use support::upstream::{Upstream, silent};
-use support::{PATIENCE, Swiftlet, ask, free_port, program, query};
+use support::{PATIENCE, Swiftlet, ask, cleaned, free_port, program, query};
 use swiftlet::upstream::report::Shown;
 
 fn over(upstreams: &[SocketAddr], settings: &[(&str, &str)]) -> Swiftlet {
@@ -249,7 +249,7 @@ fn a_change_of_addresses_is_seen() {
         eprintln!("skipped: a network namespace needs root, unshare(1) and ip(8)");
         return;
     }
-    let mut command = Command::new("unshare");
+    let mut command = cleaned(Command::new("unshare"));
     command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\""]);
     command.arg(program().get_program());
     command.env("SWIFTLET_LISTEN", "127.0.0.1:5300").env("SWIFTLET_FORWARD", "192.0.2.1");

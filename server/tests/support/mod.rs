@@ -43,7 +43,11 @@ pub struct Swiftlet {
 
 /// The program with a clean environment but for the backend, to which settings are added.
 pub fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_swiftlet"));
+    cleaned(Command::new(env!("CARGO_BIN_EXE_swiftlet")))
+}
+
+/// A command without the settings that are meant for the tests, or for another server.
+pub fn cleaned(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SWIFTLET_")) {
         command.env_remove(name);
     }
