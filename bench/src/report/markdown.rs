@@ -162,6 +162,7 @@ fn rounds_table(outcome: &Outcome) -> Table {
     Table { heads, rows: outcome.rows.iter().filter_map(cells).collect() }
 }
 
+/// p50, p99 and p99.9, each marked if it is the generator's, and the share that was lost.
 pub(super) fn latency(measured: &Measured) -> [String; 4] {
     let Some(latency) = &measured.latency else {
         return ["–"; 4].map(str::to_owned);
@@ -303,11 +304,12 @@ pub(super) fn latency_notes<'r>(
     notes
 }
 
+/// The median, and its interval behind it.
 pub(super) fn interval(ratio: Interval) -> String {
     format!("{:.3} ({:.3}–{:.3})", ratio.median, ratio.low, ratio.high)
 }
 
-pub(super) fn per_cent(share: f64, digits: usize) -> String {
+fn per_cent(share: f64, digits: usize) -> String {
     format!("{:.digits$} %", 100.0 * share)
 }
 
