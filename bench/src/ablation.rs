@@ -172,12 +172,8 @@ fn measure(
     others: &[Process],
     clock: &mut RunClock,
 ) -> anyhow::Result<Scene> {
+    rounds.accustom([default, twin].into_iter().chain(others))?;
     let mut entrants: Vec<Entrant<'_>> = iter::once(twin).chain(others).map(Entrant::new).collect();
-    // The first queries from so many ports are not counted.
-    rounds.settle(default)?;
-    for entrant in &mut entrants {
-        entrant.failure = rounds.settle(entrant.process).err().map(|error| format!("{error:#}"));
-    }
     let (pairs, ports) = (rounds.pairs, rounds.sockets);
     rounds.compare(default, &mut entrants, |done| {
         let left = clock.tick();

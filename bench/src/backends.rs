@@ -6,6 +6,7 @@
 //! The tails are compared at one rate for both, 70 % of what the server does on epoll; there epoll is
 //! measured twice, to show how far it differs from itself.
 
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -269,13 +270,9 @@ impl Settings<'_> {
         echo: &Process,
         others: &[(Contender, Process)],
     ) -> anyhow::Result<Scene> {
-        rounds.settle(echo)?;
+        rounds.accustom(iter::once(echo).chain(others.iter().map(|(_, process)| process)))?;
         let mut entrants: Vec<Entrant<'_>> =
             others.iter().map(|(_, process)| Entrant::new(process)).collect();
-        for entrant in &mut entrants {
-            entrant.failure =
-                rounds.settle(entrant.process).err().map(|error| format!("{error:#}"));
-        }
         let (pairs, ports) = (rounds.pairs, rounds.sockets);
         rounds.compare(echo, &mut entrants, |done| {
             eprintln!("{ports} ports: pair {done} of {pairs}");

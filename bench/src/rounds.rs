@@ -197,6 +197,23 @@ impl Rounds<'_> {
         outcome.map(drop)
     }
 
+    /// Lets these servers, all paused, see the load as it is set now: the first queries from new ports
+    /// cost more. It isn't counted and decides nothing; who is broken fails in its rounds.
+    ///
+    /// # Errors
+    /// If one cannot be paused, or if this was to be stopped.
+    pub fn accustom<'p>(
+        &mut self,
+        servers: impl Iterator<Item = &'p Process>,
+    ) -> anyhow::Result<()> {
+        for server in servers {
+            let _ = self.settle(server);
+            server.pause()?;
+            self.ensure_wanted()?;
+        }
+        Ok(())
+    }
+
     /// Measures all that take part against `yardstick`, which is the echo unless said otherwise. One
     /// that fails is left out from then on. `progress` is called after each pair with how many are done.
     ///
