@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use super::ablation::TITLE;
 use super::chart::{STYLE, escaped};
-use crate::ablation::PORTS;
 use crate::ablation::outcome::{Outcome, Scene, Verdict};
+use crate::ablation::{PORTS, WORKLOADS};
 use crate::interval::Interval;
 use crate::workload::Workload;
 
@@ -35,7 +35,8 @@ pub fn draw(outcome: &Outcome) -> String {
         }
     }
     let floor = TOP + ROW * outcome.switches.len() as f64;
-    let width = LEFT + (PANEL + GAP) * workloads.len() as f64;
+    // The notes need the room of all panels.
+    let width = LEFT + (PANEL + GAP) * WORKLOADS.len() as f64;
     let height = floor + BOTTOM;
     let subtitle = "server CPU per answer with one switch turned, ratio to the default; right of the line the \
                     default is cheaper";
