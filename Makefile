@@ -127,11 +127,10 @@ bench-backends: ## io_uring beside recvmmsg: bare echoes, and the server on each
 	cargo build --release -p swiftlet -p swiftlet-bench --features swiftlet/io-uring,swiftlet-bench/io-uring
 	$(TARGET)/release/swiftlet-bench backends --results bench/results
 
-# Options for a part of it, such as --switch no-simd --workload hit.
-ABLATION ?=
+# A part of it, without a file: swiftlet-bench ablation --switch no-simd --workload hit
 ablation: ## what each optimization is worth: the server with one switch turned at a time, in half an hour
 	cargo build --release -p swiftlet-bench
-	$(TARGET)/release/swiftlet-bench ablation --results bench/results $(ABLATION)
+	$(TARGET)/release/swiftlet-bench ablation --results bench/results
 
 # Without root it says what is missing, and the comparison goes on with those that are there.
 peers: ## install the servers that ours is compared with, as root
