@@ -7,7 +7,7 @@
 //! is for `epoll`: a listener that is idle is in its gate (`sys/watched.rs`), and a busy one in no
 //! wait queue at all.
 //!
-//! A multishot receive that is left standing, as other servers have it, is in the socket's wait
+//! A multishot receive that is left standing, the usual way, is in the socket's wait
 //! queue for good, where every datagram that comes, and on loopback and veth every one that leaves,
 //! pays for it; and it goes through a thousand slots, where two batches stay in the cache. CPU per
 //! datagram over loopback, divided by that of an echo on recvmmsg and sendmmsg (kernel 6.18, 2-core
