@@ -318,8 +318,14 @@ impl Ring {
         let ended = !cqueue::more(entry.flags());
         self.shots -= usize::from(ended);
         let ended = ended.then_some(-result.min(0));
-        let slot = cqueue::buffer_select(entry.flags());
+        let mut slot = cqueue::buffer_select(entry.flags());
         self.waiting -= usize::from(slot.is_some());
+        if result < 0
+            && let Some(unused) = slot.take()
+        {
+            // Older kernels take a slot before they see that the socket is empty.
+            self.release(unused);
+        }
         Some(Completion::Shot { slot, ended })
     }
 
