@@ -86,7 +86,7 @@ pub fn serve(
             let echo = swiftlet_net::backend::uring::Echo::new(socket, BATCH);
             let mut echo = echo.context("cannot open an io_uring")?;
             loop {
-                echo.turn(pad);
+                echo.turn(pad).context("cannot wait")?;
             }
         }
         #[cfg(feature = "io-uring")]

@@ -86,7 +86,7 @@ pub struct Options {
     /// The addresses to serve; at least one, at most 65,535. A [`Route`] names them by index.
     pub listeners: Vec<Listener>,
     /// Datagrams per batch, 1..=[`MAX_BATCH`]. One worker keeps twice as many slots of [`SLOT_LEN`]
-    /// bytes.
+    /// bytes, over io_uring three times.
     pub batch: usize,
     /// Bytes of receive buffer to ask for, per socket; `None` leaves the system's default.
     pub recv_buffer: Option<usize>,

@@ -6,8 +6,6 @@
 
 pub(crate) mod client;
 pub(crate) mod cmsg;
-#[cfg(feature = "io-uring")]
-pub(crate) mod eventfd;
 pub(crate) mod mmsg;
 pub(crate) mod netlink;
 pub(crate) mod region;

@@ -85,6 +85,18 @@ impl Watched {
         result
     }
 
+    /// Whether `try_read` would read now.
+    #[cfg(feature = "io-uring")]
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.watched || self.gate.try_io(Interest::READABLE, |_| Ok(())).is_ok()
+    }
+
+    /// As after a `try_read` that returned `WouldBlock`.
+    #[cfg(feature = "io-uring")]
+    pub(crate) fn set_empty(&mut self) {
+        let _ = self.try_read(|_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    }
+
     /// Takes a busy socket out of the gate, until `try_read` finds it empty.
     pub(crate) fn unwatch(&mut self) {
         if self.watched {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use super::*;
 
 fn echoes<B: Subject>(address: &str) {
-    for batch in [1, 7, 64] {
+    for batch in [1, 7, 64, MAX_BATCH] {
         let mut rig = Rig::<B>::new(&[address], batch);
         let client = client(address);
         let sent = (0..100usize).map(|i| vec![i as u8; (i * 41) % 1500 + 1]);

@@ -23,7 +23,8 @@ use self::addresses::*;
 use self::batches::*;
 use self::endurance::*;
 use self::model::*;
-use self::subject::{Subject, runs_here};
+use self::subject::Subject;
+pub(super) use self::subject::runs_here;
 use super::*;
 use crate::socket::probe;
 

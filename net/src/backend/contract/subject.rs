@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::backend::{Backend, Epoll};
 
-pub(super) trait Subject: Backend {
+pub(in crate::backend) trait Subject: Backend {
     type Runtime;
 
     /// Why it cannot run here.
@@ -26,7 +26,7 @@ pub(super) trait Subject: Backend {
 }
 
 /// Says so where an implementation doesn't run, which is a failure only where it must.
-pub(super) fn runs_here<B: Subject>() -> bool {
+pub(in crate::backend) fn runs_here<B: Subject>() -> bool {
     let Some(reason) = B::refusal() else { return true };
     let required = std::env::var_os("SWIFTLET_REQUIRE_IO_URING").is_some_and(|set| set == "1");
     assert!(!required, "SWIFTLET_REQUIRE_IO_URING is set: {reason}");

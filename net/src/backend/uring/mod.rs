@@ -1,35 +1,24 @@
 //! Datagrams over io_uring(7): one system call sends a batch and receives the next.
 //!
-//! A listener is read by *shots* (see `sys/uring.rs`), as long as they bring something; then a
-//! *watch* says when it is worth a shot again:
+//! A listener is read by *shots* (see `sys/uring.rs`), which take what is there and end. The enter
+//! that carries the replies of a batch carries the shots for the next one too, of one listener at a
+//! time, in turn. Everything is done when it returns: a reply leaves from the slot its query came
+//! in, and the slot is free then. Between two enters nothing is in flight, so readiness is what it
+//! is for `epoll`: a listener that is idle is in its gate (`sys/watched.rs`), and a busy one in no
+//! wait queue at all.
 //!
-//! ```text
-//!             ┌──── a shot brought many: again ────┐
-//!   ready ────┴─► shot ── it left nothing behind ──┴─► watch ── something came ──► ready
-//!   (a queue)      └─ only errors, 16 times: pause ────────────────────────────────┘
-//! ```
-//! Shots that end are what other servers do not do: they let a multishot receive stand in the
-//! socket's wait queue for good, where every datagram that comes, and on loopback and veth every one
-//! that leaves, pays for it; and it fills a thousand buffers in turn, where two batches stay in the
-//! cache. On loopback an echo of that kind took 1.03 to 1.09 times the CPU of one on recvmmsg, and
-//! this one 1.00 to 1.02 (`Echo`; 1.16 if each datagram comes alone).
-//!
-//! A reply leaves from the slot its query came in. The enter that carries the replies of a batch
-//! carries the next shot too, of one listener at a time, in turn. Sends are tried at once
-//! (MSG_DONTWAIT), so when an enter has returned all slots it sent are free, and what it said
-//! nothing about is accepted.
-//!
-//! The worker sleeps on an eventfd that the ring signals. Signals are off while it works, and turned
-//! on before an enter that leaves nothing to do but watches: what came before shows in that enter,
-//! what comes after it signals.
+//! A multishot receive that is left standing, as other servers have it, is in the socket's wait
+//! queue for good, where every datagram that comes, and on loopback and veth every one that leaves,
+//! pays for it; and it goes through a thousand slots, where two batches stay in the cache. On
+//! loopback such an echo took 1.03 to 1.09 times the CPU of one on recvmmsg, and [`Echo`] 1.00 to
+//! 1.02.
 
 mod echo;
 mod probe;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll};
 use std::thread;
 
@@ -40,37 +29,35 @@ use socket2::Socket;
 use super::{Backend, Packet, Received, SLOT_LEN, Sent};
 use crate::route::Route;
 use crate::socket::{self, OpenError};
-use crate::sys::eventfd::Bell;
 use crate::sys::mmsg::Verdict;
 use crate::sys::uring::{Completion, Ring, SHOT_MAX};
+use crate::sys::watched::Watched;
 
-/// Datagrams that a shot must bring to be followed by another one at once: a watch costs less than a
-/// shot at an empty socket, and more than a shot at one that isn't.
-const BUSY_DATAGRAMS: usize = 8;
-
-/// Turns in a row that brought nothing but errors, after which a listener is left alone for a
-/// second: a broken one must not keep the worker awake.
+/// Turns in a row that brought nothing but errors, after which a listener is left alone until a new
+/// datagram arrives: a broken one must not keep the worker awake.
 const FAILED_TURNS: u32 = 16;
 
 /// How often one `send` tries again when the send buffer or the device's queue is full.
 const SEND_RETRIES: usize = 4;
 
+/// Datagrams that came since a listener was last empty, from which on it is busy and its gate lets
+/// go of it; as `epoll` has it.
+const BUSY_DATAGRAMS: usize = 8;
+
 /// The backend on io_uring.
-///
-/// Invariant: each listener is in `ready`, or is being read, or has a watch or a pause in the ring.
 pub struct IoUring {
     ring: Ring,
-    bell: Bell,
     batch: usize,
-    /// How often each listener brought nothing but errors.
-    failed_turns: Box<[u32]>,
-    /// Listeners that may have datagrams.
-    ready: VecDeque<u16>,
+    ports: Box<[Port]>,
+    /// Whose turn to receive is next.
+    turn: usize,
     reading: Reading,
-    /// The next batch.
-    arrivals: Vec<Arrival>,
-    /// The batch, good packets only.
-    packets: Vec<Arrival>,
+    /// The next batch, as far as it came with the last `send`.
+    arrivals: Vec<u16>,
+    /// The listener that the batch came from.
+    current: usize,
+    /// Slots of the batch, good packets only.
+    packets: Vec<u16>,
     /// How many of them were handed on.
     lent: usize,
     /// The reply length of each packet that was handed on; 0 for no reply.
@@ -80,30 +67,29 @@ pub struct IoUring {
     /// What one `transmit` sends, and what of it failed, with errno.
     outgoing: Vec<Outgoing>,
     failed: Vec<(u32, i32)>,
-    /// Whether the ring signals. Then there is nothing to do but what it signals.
-    armed: bool,
     /// Errors in place of datagrams, since the last `receive`.
     errors: usize,
     /// Results of deferred answers that had to leave before `send`.
     carried: Sent,
 }
 
-/// The shots in the ring: all for one listener, and a batch at most.
-#[derive(Default)]
-struct Reading {
-    shots: usize,
-    /// Whether one of them found the socket empty.
-    emptied: bool,
-    /// Whether one of them failed.
-    failed: bool,
-    /// Whether the last one took all that one may, so that a batch takes more of them.
-    deep: bool,
+/// One listener's socket.
+struct Port {
+    socket: Watched,
+    failed_turns: u32,
+    /// Datagrams received since it was last empty.
+    since_empty: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Arrival {
-    listener: u16,
-    slot: u16,
+/// What the shots of the last enter were for, and how they ended.
+#[derive(Default)]
+struct Reading {
+    listener: usize,
+    /// Whether one of them found the socket empty, and whether one failed.
+    emptied: bool,
+    failed: bool,
+    /// Whether they took as much as one may, so that the next batch takes more of them.
+    deep: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -119,91 +105,59 @@ impl IoUring {
         self.ring.taken() - self.packets.len() - self.arrivals.len()
     }
 
-    /// Looks at the listeners that may have datagrams until one has.
-    fn collect(&mut self) {
-        if self.armed && !self.ring.has_work() {
-            return;
-        }
-        self.disarm();
-        for _ in 0..=self.failed_turns.len() {
-            self.shoot();
-            self.enter();
-            if !self.arrivals.is_empty() || self.ready.is_empty() {
-                break;
+    /// Has the next enter read the next listener that is ready. Returns whether one is.
+    fn shoot(&mut self) -> bool {
+        for _ in 0..self.ports.len() {
+            let listener = self.turn;
+            self.turn = if self.turn + 1 == self.ports.len() { 0 } else { self.turn + 1 };
+            if self.ports[listener].socket.is_ready() {
+                let shots = if self.reading.deep { self.batch.div_ceil(SHOT_MAX) } else { 1 };
+                self.reading = Reading { listener, ..Reading::default() };
+                (0..shots).for_each(|_| self.ring.push_shot(listener as u16));
+                return true;
             }
         }
-    }
-
-    /// Lets the next enter read the next ready listener. Returns whether there is one.
-    fn shoot(&mut self) -> bool {
-        let Some(listener) = self.ready.pop_front() else { return false };
-        let shots = if self.reading.deep { self.batch.div_ceil(SHOT_MAX) } else { 1 };
-        self.reading = Reading { shots, ..Reading::default() };
-        (0..shots).for_each(|_| self.ring.push_shot(listener));
-        true
+        false
     }
 
     /// Enters, and takes what came of it.
-    fn enter(&mut self) {
-        self.ring.enter(false);
+    fn enter(&mut self, shot: bool) {
+        self.ring.enter();
         while let Some(completion) = self.ring.completion() {
             match completion {
-                Completion::Shot { listener, slot, ended } => {
-                    self.arrivals.extend(slot.map(|slot| Arrival { listener, slot }));
-                    if let Some(error) = ended {
-                        self.end_shot(listener, error);
+                Completion::Shot { slot, ended } => {
+                    self.arrivals.extend(slot);
+                    match ended {
+                        // An empty datagram, or the end of the slots.
+                        None | Some(0 | libc::ENOBUFS) => {}
+                        Some(libc::EAGAIN) => self.reading.emptied = true,
+                        Some(_) => {
+                            self.errors += 1;
+                            self.reading.failed = true;
+                        }
                     }
                 }
-                Completion::Watched { listener } => self.ready.push_back(listener),
                 Completion::Refused { tag, error } => self.failed.push((tag, error)),
             }
         }
-        if !self.arrivals.is_empty() || !self.ready.is_empty() {
-            self.disarm();
+        if shot {
+            self.end_reading();
         }
     }
 
-    /// Decides what becomes of a listener when its last shot has ended.
-    fn end_shot(&mut self, listener: u16, error: i32) {
-        match error {
-            // An empty datagram, or the end of the slots.
-            0 | libc::ENOBUFS => {}
-            libc::EAGAIN => self.reading.emptied = true,
-            _ => {
-                self.errors += 1;
-                self.reading.failed = true;
-            }
-        }
-        self.reading.shots -= 1;
-        if self.reading.shots > 0 {
-            return;
-        }
-        let got = self.arrivals.len();
+    /// Decides what becomes of the listener that was read.
+    fn end_reading(&mut self) {
+        let Reading { listener, emptied, failed, .. } = self.reading;
+        let (port, got) = (&mut self.ports[listener], self.arrivals.len());
         self.reading.deep = got >= SHOT_MAX;
-        let failed_turns = &mut self.failed_turns[usize::from(listener)];
-        *failed_turns = if self.reading.failed && got == 0 { *failed_turns + 1 } else { 0 };
-        if *failed_turns == FAILED_TURNS {
-            *failed_turns = 0;
-            self.ring.push_pause(listener);
-        } else if self.reading.emptied && got < BUSY_DATAGRAMS.min(self.batch) {
-            // If more has come meanwhile, it is over at once.
-            self.ring.push_watch(listener);
-        } else {
-            self.ready.push_back(listener);
-        }
-    }
-
-    fn arm(&mut self) {
-        if !self.armed {
-            self.armed = true;
-            self.ring.signals(true);
-        }
-    }
-
-    fn disarm(&mut self) {
-        if self.armed {
-            self.armed = false;
-            self.ring.signals(false);
+        port.failed_turns = if failed && got == 0 { port.failed_turns + 1 } else { 0 };
+        port.since_empty = port.since_empty.saturating_add(got);
+        // After anything at all it is asked again, with the replies: more may have come meanwhile.
+        if (emptied && got == 0) || port.failed_turns == FAILED_TURNS {
+            (port.failed_turns, port.since_empty) = (0, 0);
+            port.socket.set_empty();
+        } else if port.since_empty >= BUSY_DATAGRAMS {
+            port.socket.unwatch();
         }
     }
 
@@ -212,10 +166,8 @@ impl IoUring {
         let total = self.outgoing.len();
         self.failed.clear();
         (0..total as u32).for_each(|tag| self.push_send(tag));
-        if self.arrivals.is_empty() && !self.shoot() {
-            self.arm();
-        }
-        self.enter();
+        let shot = self.arrivals.is_empty() && self.shoot();
+        self.enter(shot);
         for _ in 0..SEND_RETRIES {
             if !self.failed.iter().any(|&(_, error)| is_congestion(error)) {
                 break;
@@ -228,7 +180,7 @@ impl IoUring {
                     self.push_send(tag);
                 }
             }
-            self.enter();
+            self.enter(false);
         }
         self.outgoing.clear();
         Sent { accepted: total - self.failed.len(), refused: self.failed.len() }
@@ -242,101 +194,100 @@ impl IoUring {
     /// Forgets the batch; its slots are free.
     fn end_batch(&mut self) {
         self.lent = 0;
-        for packet in self.packets.drain(..) {
-            self.ring.release(packet.slot);
-        }
+        self.packets.drain(..).for_each(|slot| self.ring.release(slot));
     }
 }
 
 impl Backend for IoUring {
     fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError> {
-        let count = sockets.len();
-        let wildcard: Result<Box<[bool]>, _> = sockets
-            .iter()
-            .map(|socket| socket::bound_address(socket).map(|bound| socket::is_wildcard(&bound)))
-            .collect();
-        let mut ring = Ring::open(sockets.into(), wildcard?, batch, batch)
+        let files: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        let mut wildcard = Vec::with_capacity(sockets.len());
+        let mut ports = Vec::with_capacity(sockets.len());
+        for socket in sockets {
+            let address = socket::bound_address(&socket)?;
+            wildcard.push(socket::is_wildcard(&address));
+            let socket =
+                Watched::new(socket).map_err(OpenError::at(address, "watch the socket (epoll)"))?;
+            ports.push(Port { socket, failed_turns: 0, since_empty: 0 });
+        }
+        let ring = Ring::open(&files, wildcard.into(), batch, batch)
             .map_err(Unavailable::at("open a ring"))?;
-        let bell = Bell::new().map_err(Unavailable::at("open an eventfd"))?;
-        ring.set_bell(bell.fd()).map_err(Unavailable::at("register an eventfd"))?;
-        ring.signals(false);
         Ok(Self {
             ring,
-            bell,
             batch,
-            failed_turns: vec![0; count].into(),
-            ready: (0..count as u16).collect(),
+            ports: ports.into(),
+            turn: 0,
             reading: Reading::default(),
             arrivals: Vec::with_capacity(batch),
+            current: 0,
             packets: Vec::with_capacity(batch),
             lent: 0,
             replies: vec![0; batch].into(),
             deferred: Vec::with_capacity(batch),
             outgoing: Vec::with_capacity(2 * batch),
             failed: Vec::with_capacity(2 * batch),
-            armed: false,
             errors: 0,
             carried: Sent::default(),
         })
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.armed && self.arrivals.is_empty() && self.ready.is_empty() {
-            self.arm();
-            self.enter();
-        }
-        if !self.armed {
+        if !self.arrivals.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let rung = self.bell.poll_rung(cx);
-        if rung.is_ready() {
-            self.disarm();
+        for port in &mut self.ports {
+            if let Poll::Ready(ready) = port.socket.poll_ready(cx) {
+                return Poll::Ready(ready);
+            }
         }
-        rung
+        Poll::Pending
     }
 
     fn receive(&mut self) -> Received {
         self.end_batch();
-        if self.arrivals.is_empty() {
-            self.collect();
+        for _ in 0..self.ports.len() {
+            if !self.arrivals.is_empty() || !self.shoot() {
+                break;
+            }
+            self.enter(true);
         }
+        self.current = self.reading.listener;
         let mut report =
             Received { errors: std::mem::take(&mut self.errors), ..Received::default() };
-        for arrival in self.arrivals.drain(..) {
-            match self.ring.verdict(arrival.slot) {
+        for slot in self.arrivals.drain(..) {
+            match self.ring.verdict(slot) {
                 Verdict::Good => {
-                    self.packets.push(arrival);
+                    self.packets.push(slot);
                     continue;
                 }
                 Verdict::Unanswerable => report.dropped += 1,
                 Verdict::Oversize => report.oversize += 1,
             }
-            self.ring.release(arrival.slot);
+            self.ring.release(slot);
         }
         report.packets = self.packets.len();
         report
     }
 
     fn next(&mut self) -> Option<Packet<'_>> {
-        let &Arrival { listener, slot } = self.packets.get(self.lent)?;
+        let &slot = self.packets.get(self.lent)?;
         let reply = &mut self.replies[self.lent];
         self.lent += 1;
         *reply = 0;
-        let (buf, len, route) = self.ring.lend(slot, listener);
+        let (buf, len, route) = self.ring.lend(slot, self.current as u16);
         Some(Packet::new(buf, len, route, reply))
     }
 
     #[inline]
     fn peek(&mut self, at: usize) -> Option<&[u8]> {
-        let packet = self.packets.get(self.lent + at)?;
-        Some(self.ring.datagram(packet.slot))
+        let &slot = self.packets.get(self.lent + at)?;
+        Some(self.ring.datagram(slot))
     }
 
     fn send(&mut self) -> Sent {
         let mut sent = std::mem::take(&mut self.carried);
-        for (&Arrival { listener, slot }, &len) in
-            self.packets[..self.lent].iter().zip(&self.replies)
-        {
+        let listener = self.current as u16;
+        for (&slot, &len) in self.packets[..self.lent].iter().zip(&self.replies) {
             if len > 0 {
                 self.outgoing.push(Outgoing { listener, slot, len });
             }
@@ -351,7 +302,7 @@ impl Backend for IoUring {
 
     fn send_to(&mut self, route: &Route, answer: &[u8]) -> bool {
         let listener = route.listener;
-        let exists = usize::from(listener) < self.failed_turns.len();
+        let exists = usize::from(listener) < self.ports.len();
         if answer.is_empty() || answer.len() > SLOT_LEN || !exists {
             return false;
         }
@@ -369,7 +320,7 @@ impl Backend for IoUring {
 
 impl fmt::Debug for IoUring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sockets = self.ring.sockets().iter().map(AsRawFd::as_raw_fd);
+        let sockets = self.ports.iter().map(|port| port.socket.socket().as_raw_fd());
         f.debug_struct("IoUring")
             .field("batch", &self.batch)
             .field("sockets", &sockets.collect::<Vec<_>>())
@@ -379,4 +330,30 @@ impl fmt::Debug for IoUring {
 
 fn is_congestion(error: i32) -> bool {
     error == libc::EAGAIN || error == libc::ENOBUFS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::contract::runs_here;
+
+    #[test]
+    fn a_broken_socket_does_not_keep_the_worker_awake() {
+        if !runs_here::<IoUring>() {
+            return;
+        }
+        let runtime = runtime().unwrap();
+        // Receiving from a listening TCP socket fails each time (ENOTCONN), while it stays ready to
+        // accept.
+        let listener = socket::open_stream_listener("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let open = async { IoUring::open(vec![listener.into()], 1) };
+        let mut backend = runtime.block_on(open).unwrap();
+        runtime.block_on(std::future::poll_fn(|cx| backend.poll_ready(cx))).unwrap();
+        let errors: usize = (0..2 * FAILED_TURNS).map(|_| backend.receive().errors).sum();
+        assert_eq!(errors, FAILED_TURNS as usize);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(backend.poll_ready(&mut cx).is_pending());
+        assert_eq!(backend.outstanding(), 0);
+    }
 }

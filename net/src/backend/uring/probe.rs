@@ -11,6 +11,7 @@ pub use tokio_uring::Runtime;
 
 use super::IoUring;
 use crate::backend::Backend;
+use crate::socket::OpenError;
 
 /// The kernel from which on all that the backend uses exists: IORING_SETUP_NO_SQARRAY.
 const KERNEL_NEEDED: &str = "6.6";
@@ -122,7 +123,7 @@ impl Unavailable {
 pub fn probe() -> Result<(), Unavailable> {
     let probing = thread::Builder::new()
         .name("probe-io-uring".to_owned())
-        .spawn(|| runtime()?.block_on(receive_one()));
+        .spawn(|| runtime()?.block_on(answer_one()));
     let probing = probing.map_err(Unavailable::at("start a thread"))?;
     probing
         .join()
@@ -136,32 +137,37 @@ pub fn runtime() -> Result<Runtime, Unavailable> {
         .map_err(Unavailable::at("open a runtime"))
 }
 
-async fn receive_one() -> Result<(), Unavailable> {
+async fn answer_one() -> Result<(), Unavailable> {
     let open = || UdpSocket::bind("127.0.0.1:0");
     let (Ok(client), Ok(server)) = (open(), open()) else {
         // No loopback here: what it is about works.
         return Ok(());
     };
     let server_address = server.local_addr().map_err(Unavailable::at("ask for an address"))?;
-    let mut backend = IoUring::open(vec![server.into()], 1).map_err(|error| match error {
-        crate::OpenError::IoUring(unavailable) => unavailable,
+    let mut backend = IoUring::open(vec![server.into()], 2).map_err(|error| match error {
+        OpenError::IoUring(unavailable) => unavailable,
         other => Unavailable::at("open a ring")(io::Error::other(other)),
     })?;
     if client.send_to(b"probe", server_address).is_err() {
         return Ok(());
     }
     let received = async {
-        loop {
+        while backend.receive().packets == 0 {
             poll_fn(|cx| backend.poll_ready(cx)).await?;
-            if backend.receive().packets > 0 {
-                return Ok(());
-            }
         }
+        Ok(())
     };
     let received = tokio::time::timeout(PATIENCE, received).await;
     received
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(Unavailable::at("receive a datagram"))
+        .map_err(Unavailable::at("receive a datagram"))?;
+    backend.next().into_iter().for_each(|packet| packet.reply(1));
+    // The reply takes a look at the socket along, which is empty now: that must end.
+    let sent = backend.send();
+    if sent.accepted == 1 && backend.ring.is_settled() {
+        return Ok(());
+    }
+    Err(Unavailable::at("answer a datagram")(io::Error::from_raw_os_error(libc::EINVAL)))
 }
 
 /// A file of /proc/sys/kernel, or nothing.
