@@ -54,16 +54,17 @@ pub struct Config {
     /// bookkeeping per entry.
     pub max_bytes: u64,
     /// Whether to ask the system for huge pages, which a large cache reaches with fewer misses of
-    /// the processor's address cache. Where the system has none to give the pages are usual ones;
+    /// the processor's address cache, or to forbid them; `None` leaves that to the allocator and the
+    /// system (mimalloc asks for them). Where the system has none to give the pages are usual ones;
     /// an implementation that does not have its memory in one piece ignores it.
-    pub huge_pages: bool,
+    pub huge_pages: Option<bool>,
 }
 
 impl Config {
-    /// A budget in usual pages.
+    /// A budget, in pages as they come.
     #[must_use]
     pub const fn new(max_bytes: u64) -> Self {
-        Self { max_bytes, huge_pages: false }
+        Self { max_bytes, huge_pages: None }
     }
 }
 

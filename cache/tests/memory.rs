@@ -2,7 +2,8 @@
 //!
 //! In a process of its own, with the server's allocator; takes a minute and is run by `make soak`.
 //! `SWIFTLET_SOAK_SECONDS` and `SWIFTLET_SOAK_MIB` say how long and with what budget;
-//! `SWIFTLET_SOAK_HUGE_PAGES=1` has the cache in huge pages.
+//! `SWIFTLET_SOAK_HUGE_PAGES` (0 or 1) forbids huge pages or asks for
+//! them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -42,7 +43,10 @@ fn setting(name: &str, default: u64) -> u64 {
 fn resident_memory_stays_near_the_budget() {
     let seconds = setting("SWIFTLET_SOAK_SECONDS", 60);
     let max_bytes = setting("SWIFTLET_SOAK_MIB", 64) << 20;
-    let huge_pages = setting("SWIFTLET_SOAK_HUGE_PAGES", 0) == 1;
+    let huge_pages = match setting("SWIFTLET_SOAK_HUGE_PAGES", 2) {
+        2 => None,
+        asked => Some(asked == 1),
+    };
     let before = resident_bytes();
     let soak = Soak {
         cache: SegmentedCache::new(Config { max_bytes, huge_pages }),

@@ -1,8 +1,30 @@
 //! Which backend carries the clients' datagrams: the one that was asked for, or the best that works here.
 
-use swiftlet_net::backend::Kind;
-
 use crate::config;
+
+/// The backends compiled in.
+///
+/// By this crate's features: another user of `swiftlet-net` may have more compiled into that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `swiftlet_net::backend::Epoll`.
+    Epoll,
+    /// `swiftlet_net::backend::IoUring`.
+    #[cfg(feature = "io-uring")]
+    IoUring,
+}
+
+impl Kind {
+    /// Its name in log lines and settings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Epoll => "epoll",
+            #[cfg(feature = "io-uring")]
+            Self::IoUring => "io-uring",
+        }
+    }
+}
 
 /// In order of merit as measured: bench/results/backends.md. Over UDP sockets io_uring saves few system
 /// calls and no work behind them.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use socket2::Socket;
 use swiftlet_cache::Store as _;
-use swiftlet_net::backend::{Backend, Epoll, Kind, Options};
+use swiftlet_net::backend::{Backend, Epoll, Options};
 #[cfg(feature = "io-uring")]
 use swiftlet_net::backend::{IoUring, uring};
 use swiftlet_net::clock::Clock;
@@ -22,7 +22,7 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use self::announce::announce;
-use crate::backend::{self, Choice};
+use crate::backend::{self, Choice, Kind};
 use crate::cache::AnswerCache;
 use crate::clients::Clients;
 use crate::config::{Config, Http, TtlClock};

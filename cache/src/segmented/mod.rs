@@ -14,8 +14,8 @@
 //!
 //! - **The budget** is the table and one allocation of blocks for all entries, split evenly over the
 //!   shards, [`RETIRED_SHARE`] of it set aside for what readers still pin. Pages of it are taken
-//!   from the system when they are first used, and not given back. On demand they are huge
-//!   ([`Config::huge_pages`]).
+//!   from the system when they are first used, and not given back. Whether they are huge
+//!   can be said ([`Config::huge_pages`]).
 //! - **Eviction** is a hand that goes through a segment's oldest block. It is kept [`PACE`] times
 //!   faster than entries come in when there is no block left to open, so that one insert seldom
 //!   waits for more. It gives at most [`SECOND_CHANCES`] second chances per insert; after that
@@ -151,7 +151,7 @@ impl Store for SegmentedCache {
     fn new(config: Config) -> Self {
         let Dimensions { shards, buckets, blocks, block_len, retired } =
             Dimensions::new(config.max_bytes);
-        let pages = if config.huge_pages { Pages::Huge } else { Pages::Usual };
+        let pages = Pages(config.huge_pages);
         let memory = Blocks::new(blocks as usize, block_len as usize, pages);
         let table = Table::new(shards as usize, buckets as usize, memory, Epochs::new(), pages);
         let blocks_per_shard = ((blocks - retired) / shards) as usize;

@@ -1,7 +1,7 @@
 //! How client datagrams come in and answers go out: one trait, one file per implementation.
 //!
 //! A worker is generic over [`Backend`] and monomorphised; the only run-time choice is a single
-//! `match` on [`Kind`] when it is spawned. Backends carry client UDP only: streams, upstream and
+//! `match` when it is spawned. Backends carry client UDP only: streams, upstream and
 //! control sockets live in the worker's runtime.
 //!
 //! One turn of a worker is `poll_ready`, then `receive`, `next` until it is dry, `send`. Answers to
@@ -170,27 +170,6 @@ impl AddAssign for Sent {
     fn add_assign(&mut self, other: Self) {
         self.accepted += other.accepted;
         self.refused += other.refused;
-    }
-}
-
-/// The backends compiled in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// [`Epoll`].
-    Epoll,
-    /// [`IoUring`].
-    #[cfg(feature = "io-uring")]
-    IoUring,
-}
-
-impl Kind {
-    /// Its name in log lines and settings: a new backend is a file, a variant and a row here.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Epoll => "epoll",
-            #[cfg(feature = "io-uring")]
-            Self::IoUring => "io-uring",
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use swiftlet_net::{cores, limits, memory};
 use super::switches::{self, Unpinned};
 use super::values::{format_bytes, upstream_address};
 use super::{ConfigError, Given, MIB, Settings, zones};
+use crate::features;
 use crate::policy::special_use;
 
 /// The cache's share of the memory limit, and its ceiling when it is automatic.
@@ -99,7 +100,7 @@ pub(super) fn resolve(
     let (workers, cores) = found.workers(settings)?;
     let look_ahead = found.look_ahead(settings, given)?;
     let cache_size = found.cache_size(settings);
-    found.notes.extend(switches::huge_pages(settings, cache_size, Path::new("/"))?);
+    found.huge_pages(settings, cache_size)?;
     let identity = found.identity(settings);
     let files = found.files(settings, workers, listen.len());
     let effective = given.iter().map(|given| effective(given, &found.automatic)).collect();
@@ -247,6 +248,18 @@ impl Found {
         );
         self.automatic.push(("SWIFTLET_CACHE_SIZE", format_bytes(share), why));
         share
+    }
+
+    fn huge_pages(&mut self, settings: &Settings, cache_size: u64) -> Result<(), ConfigError> {
+        if settings.huge_pages.is_none() {
+            let why = match features::ALLOCATOR {
+                "mimalloc" => "left to the kernel, and mimalloc asks it for them",
+                _ => "left to the kernel",
+            };
+            self.automatic.push(("SWIFTLET_HUGE_PAGES", String::new(), why.into()));
+        }
+        self.notes.extend(switches::huge_pages(settings, cache_size, Path::new("/"))?);
+        Ok(())
     }
 
     /// Of the open files that are left, TCP clients may have half, and sockets to upstreams the rest.

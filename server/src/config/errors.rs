@@ -129,10 +129,10 @@ pub enum ConfigError {
         /// Why it would change nothing.
         why: &'static str,
     },
-    /// Huge pages for a cache that has no memory of its own.
+    /// Huge pages asked for or forbidden where the cache has no memory of its own.
     #[error(
-        "SWIFTLET_HUGE_PAGES is true, but the answer cache of this program (moka) has no memory of its \
-         own; build without the feature moka-cache, or set SWIFTLET_HUGE_PAGES=false"
+        "SWIFTLET_HUGE_PAGES: the answer cache of this program (moka) has no memory of its own; \
+         build without the feature moka-cache, or leave it out"
     )]
     NoHugePages,
     /// Help, version, or a fault in the command line that clap explains well enough.

@@ -110,10 +110,11 @@ pub struct Settings {
     #[arg(value_name = "BYTES")]
     pub cache_size: Option<u64>,
 
-    /// Have the answer cache in huge pages, where the kernel gives them to who asks.
-    #[arg(long, env = "SWIFTLET_HUGE_PAGES", action = ArgAction::Set, default_value = "false")]
+    /// Ask for huge pages for the answer cache, or forbid them
+    /// [default: as the allocator and the kernel like].
+    #[arg(long, env = "SWIFTLET_HUGE_PAGES", action = ArgAction::Set)]
     #[arg(value_name = "true|false", value_parser = values::switch)]
-    pub huge_pages: bool,
+    pub huge_pages: Option<bool>,
 
     /// Seconds for which an answer is kept at least, 0 to 86400.
     #[arg(long, env = "SWIFTLET_MIN_TTL", value_parser = number::<u32>(0..=86_400))]

@@ -83,17 +83,17 @@ pub(super) fn look_ahead(
     }
 }
 
-/// Whether huge pages can be had, or what the operator should know; files are looked up under `root`.
+/// Whether huge pages can be had if they are asked for, or what the operator should know; files are looked
+/// up under `root`.
 pub(super) fn huge_pages(
     settings: &Settings,
     cache_size: u64,
     root: &Path,
 ) -> Result<Option<String>, ConfigError> {
-    if !settings.huge_pages {
-        return Ok(None);
-    }
-    if ON_MOKA {
-        return Err(ConfigError::NoHugePages);
+    match settings.huge_pages {
+        Some(_) if ON_MOKA => return Err(ConfigError::NoHugePages),
+        Some(true) => {}
+        Some(false) | None => return Ok(None),
     }
     let file = root.join(HUGE_PAGES_FILE);
     // `always [madvise] never`: the mode in brackets is the one in force.
@@ -159,6 +159,7 @@ mod tests {
     fn huge_pages_that_cannot_be_had_are_noted() {
         let root = tempfile::tempdir().expect("a directory");
         let (settings, _) = read(&["--huge-pages", "true"]);
+        let (forbidding, _) = read(&["--huge-pages", "false"]);
         let note = |cache_size| huge_pages(&settings, cache_size, root.path());
         if ON_MOKA {
             assert!(matches!(note(64 * MIB), Err(ConfigError::NoHugePages)));
@@ -176,7 +177,9 @@ mod tests {
         std::fs::write(&file, "always [madvise] never\n").expect("a file");
         says(MIB, "SWIFTLET_CACHE_SIZE=4M");
         assert_eq!(note(64 * MIB).unwrap(), None);
-        assert_eq!(huge_pages(&read(&[]).0, 1, root.path()).unwrap(), None);
+        for settings in [forbidding, read(&[]).0] {
+            assert_eq!(huge_pages(&settings, 1, root.path()).unwrap(), None);
+        }
     }
 
     #[test]

@@ -43,7 +43,11 @@ pub(super) fn announce(config: &Config, plan: &Plan, opened: &[Opened]) {
         tracing::info!("busy polling: workers look for {us} µs before they sleep, {devices}");
     }
     let (size, kind) = (format_bytes(config.cache_size), cache::NAME);
-    let pages = if settings.huge_pages { ", huge pages asked for" } else { "" };
+    let pages = match settings.huge_pages {
+        Some(true) => ", huge pages asked for",
+        Some(false) => ", huge pages forbidden",
+        None => "",
+    };
     tracing::info!("answer cache of {size} bytes, {kind}{pages} ({})", why("SWIFTLET_CACHE_SIZE"));
     tracing::info!("forwarding to {} ({})", list(&config.upstreams), why("SWIFTLET_FORWARD"));
     for zone in &settings.forward_zones {
