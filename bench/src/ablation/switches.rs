@@ -72,6 +72,15 @@ pub const SWITCHES: &[Switch] = &[
         stays: "it pays when the cache is larger than the processor's, which 10,000 and 100,000 names may not be",
     },
     Switch {
+        name: "no-huge-pages",
+        what: "the cache in usual pages, where mimalloc asks for huge ones (`SWIFTLET_HUGE_PAGES=false`)",
+        turn: Turn::Without,
+        build: Build::DEFAULT,
+        settings: &[("SWIFTLET_HUGE_PAGES", "false")],
+        stays: "huge pages are for caches of gigabytes, far beyond what the processor's tables of pages (TLB) reach; \
+                those here have 12 MiB",
+    },
+    Switch {
         name: "batch-1",
         what: "one datagram a system call (`SWIFTLET_BATCH=1`)",
         turn: Turn::Without,
@@ -131,12 +140,11 @@ pub const SWITCHES: &[Switch] = &[
     },
     Switch {
         name: "huge-pages",
-        what: "the cache in huge pages (`SWIFTLET_HUGE_PAGES=true`)",
+        what: "the cache aligned to huge pages, and asked for in them (`SWIFTLET_HUGE_PAGES=true`)",
         turn: Turn::With,
         build: Build::DEFAULT,
         settings: &[("SWIFTLET_HUGE_PAGES", "true")],
-        stays: "for caches of gigabytes, far beyond what the processor's tables of pages (TLB) reach; those here have \
-                12 MiB",
+        stays: "with mimalloc the default has them as well; it is for the other allocators",
     },
 ];
 
