@@ -358,6 +358,35 @@ fn the_cache_gives_an_account_of_itself() {
     }
 }
 
+/// A backend that was asked for is had, with every batch that may be asked for, or the start says why not.
+#[cfg(feature = "io-uring")]
+#[test]
+fn io_uring_is_had_on_demand_or_refused_with_the_reason() {
+    if let Err(unavailable) = swiftlet_net::backend::uring::probe() {
+        let required = std::env::var("SWIFTLET_REQUIRE_IO_URING").is_ok_and(|value| value == "1");
+        assert!(!required, "{unavailable}");
+        let output =
+            run(&[], &[("SWIFTLET_BACKEND", "io-uring"), ("SWIFTLET_FORWARD", "192.0.2.1")]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("SWIFTLET_BACKEND"), "{error}");
+        assert!(error.contains(&unavailable.to_string()), "{error}");
+        return;
+    }
+    let upstream = good_upstream();
+    for batch in ["1", "64", "1024"] {
+        let forward = upstream.address.to_string();
+        let settings = [("FORWARD", &*forward), ("BACKEND", "io-uring"), ("BATCH", batch)];
+        let server = Swiftlet::start(&settings);
+        let line = format!("backend io-uring (as asked for), batches of {batch}");
+        assert!(server.logged.iter().any(|logged| logged.contains(&line)), "{:?}", server.logged);
+        for _ in 0..2 {
+            let answer = ask(server.dns, &query("www.example.", RecordType::A));
+            assert_eq!(answer.answers.len(), 1, "batches of {batch}");
+        }
+    }
+}
+
 /// Busy workers serve what comes any other way as well.
 #[test]
 fn a_busy_worker_serves_hits_misses_connections_and_http() {

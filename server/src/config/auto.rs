@@ -69,9 +69,9 @@ const FLIGHTS_OF_PORT: usize = 4;
 /// Open files of the process as a whole: HTTP and its clients, the control thread's runtime, the log.
 const PROCESS_FILES: u64 = 96;
 
-/// Open files of a worker's runtime with the watch on its ports, and of each of its listeners: UDP socket, gate
-/// and handle, TCP.
-const RUNTIME_FILES: u64 = 9;
+/// Open files of a worker's runtime with the watch on its ports and two rings and an eventfd if it is on
+/// io_uring, and of each of its listeners: UDP socket, gate and handle, TCP.
+const RUNTIME_FILES: u64 = 12;
 const LISTENER_FILES: u64 = 4;
 
 /// One line of `swiftlet config`.
