@@ -141,8 +141,17 @@ impl Server {
             self.round_trip.sample(took);
         }
         self.streak(class).grow(begun_ms, now_ms, random);
-        self.claimed_until_ms.store(0, Relaxed);
+        self.end_claim(begun_ms);
         self.settle()
+    }
+
+    /// Ends the claim of the probe that failed. What began before it is not that probe: when a crowd
+    /// fails at one time, each would let the next one claim anew.
+    fn end_claim(&self, begun_ms: u64) {
+        let claimed_until_ms = self.claimed_until_ms.load(Relaxed);
+        if claimed_until_ms <= begun_ms + CLAIM_MS {
+            self.claimed_until_ms.store(0, Relaxed);
+        }
     }
 
     /// Notes that its answer had not come after so long, when another made it needless.

@@ -102,13 +102,17 @@ const GOOD: Result<Rcode, Failure> = Ok(Rcode::NOERROR);
 fn a_server_without_edns_is_asked_without_after_two_questions_and_for_a_while() {
     run(async {
         let fixture = Fixture::new(without_edns, None).await;
-        assert_eq!(fixture.ask(false).await, (GOOD, (2, 0)));
-        assert_eq!(fixture.ask(false).await, (GOOD, (2, 0)), "one sign may be forged");
-        assert_eq!(fixture.ask(false).await, (GOOD, (1, 0)), "known now");
+        let mut doubts = 0;
+        // A question that takes the port of the one before is no second sign.
+        while fixture.ask(false).await != (GOOD, (1, 0)) {
+            doubts += 1;
+            assert!(doubts < 10, "never known");
+        }
+        assert!(doubts >= 2, "one sign may be forged");
         assert_eq!(fixture.ask(true).await, (Ok(Rcode::FORMERR), (1, 0)), "DO needs EDNS");
         fixture.clock.advance_ms(15 * 60 * 1000);
         assert_eq!(fixture.ask(false).await, (GOOD, (2, 0)), "tried again");
-        assert_eq!(fixture.board.sum(Counter::UpstreamEdnsFallbacks), 3);
+        assert_eq!(fixture.board.sum(Counter::UpstreamEdnsFallbacks), doubts + 1);
     });
 }
 
