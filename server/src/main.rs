@@ -89,7 +89,7 @@ fn show(config: &Config) {
     for (part, name) in features::active() {
         println!("# {part}: {name}");
     }
-    println!("# answer cache: {}", swiftlet::cache::NAME);
+    println!("# answer cache: {}", config.settings.cache.name());
     match backend::choose(config.settings.backend) {
         Ok(Choice { kind, why }) => println!("# backend: {} ({why})", kind.name()),
         Err(absent) => println!("# backend: none, the server will not start: {absent}"),

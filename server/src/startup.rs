@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use socket2::Socket;
-use swiftlet_cache::Store as _;
 use swiftlet_net::backend::{Backend, Epoll, Options};
 #[cfg(feature = "io-uring")]
 use swiftlet_net::backend::{IoUring, uring};
@@ -23,7 +22,7 @@ use tokio::task::LocalSet;
 
 use self::announce::announce;
 use crate::backend::{self, Choice, Kind};
-use crate::cache::AnswerCache;
+use crate::cache;
 use crate::clients::Clients;
 use crate::config::{Config, Http, TtlClock};
 use crate::control;
@@ -380,10 +379,13 @@ fn service(config: &Config) -> Service {
             nsid,
             keepalive_100ms: (config.settings.tcp_idle_ms / 100) as u16,
         },
-        cache: AnswerCache::new(swiftlet_cache::Config {
-            max_bytes: config.cache_size,
-            huge_pages: config.settings.huge_pages,
-        }),
+        cache: cache::open(
+            config.settings.cache,
+            swiftlet_cache::Config {
+                max_bytes: config.cache_size,
+                huge_pages: config.settings.huge_pages,
+            },
+        ),
         flushes: Flushes::default(),
         seed: Seed::new(rand::random()),
     }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use support::upstream::{Upstream, name_of, silent};
-use support::{PATIENCE, Swiftlet, ask, client, exchange, free_port, program, query};
+use support::{PATIENCE, Swiftlet, ask, client, exchange, free_port, program, query, test_cache};
+use swiftlet::cache::Kind;
 
 fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     let mut command = program();
@@ -94,9 +95,14 @@ fn contradicting_switches_are_named_with_what_to_change() {
         &[("SWIFTLET_LOOK_AHEAD", "true"), ("SWIFTLET_BATCH", "1")],
         &["SWIFTLET_LOOK_AHEAD", "set it to false"],
     );
+    let moka = ("SWIFTLET_CACHE", "moka");
     if cfg!(feature = "moka-cache") {
-        refused(&[("SWIFTLET_LOOK_AHEAD", "true")], &["SWIFTLET_LOOK_AHEAD", "moka"]);
-        refused(&[("SWIFTLET_HUGE_PAGES", "true")], &["SWIFTLET_HUGE_PAGES", "moka-cache"]);
+        refused(&[moka, ("SWIFTLET_LOOK_AHEAD", "true")], &["SWIFTLET_LOOK_AHEAD", "moka"]);
+        refused(&[moka, ("SWIFTLET_HUGE_PAGES", "true")], &["SWIFTLET_HUGE_PAGES", "segmented"]);
+    } else {
+        let expected = "this binary was built without moka: build with --features moka-cache, \
+                        or set SWIFTLET_CACHE=segmented";
+        refused(&[moka], &[expected]);
     }
     if cfg!(not(feature = "io-uring")) {
         let expected = "this binary was built without io-uring: build with --features io-uring, \
@@ -186,7 +192,7 @@ fn config_shows_every_setting_with_its_source() {
     for (part, name) in [
         ("features", &*swiftlet::features::compiled()),
         ("allocator", swiftlet::features::ALLOCATOR),
-        ("answer cache", swiftlet::cache::NAME),
+        ("answer cache", test_cache().name()),
     ] {
         assert!(text.contains(&format!("\n# {part}: {name}\n")), "{part}: {text}");
     }
@@ -284,7 +290,7 @@ fn the_start_says_what_it_does_in_at_most_20_lines() {
         "backend ",
         "batches of 64",
         "answer cache of",
-        swiftlet::cache::NAME,
+        test_cache().name(),
         &format!("forwarding to {}", upstream.address),
         &format!("http://{}/", server.http),
         "ready",
@@ -336,7 +342,7 @@ fn the_cache_gives_an_account_of_itself() {
         assert!(text.contains(&format!("# TYPE swiftlet_{name} {kind}\n")), "{name}: {text}");
     }
     let metrics = server.settled();
-    if cfg!(feature = "moka-cache") {
+    if test_cache() == Kind::Moka {
         assert_eq!(metrics.get("cache_slots"), 0);
         assert_eq!(metrics.get("cache_evictions{segment=\"all\",reason=\"room\"}"), 0);
         return;

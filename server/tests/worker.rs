@@ -15,6 +15,7 @@ use hickory_proto::rr::RecordType;
 use socket2::Socket;
 use support::upstream::Upstream;
 use support::{allocations, query, service};
+use swiftlet::cache::Kind;
 use swiftlet::clients::Clients;
 use swiftlet::desk::{Desk, Scratch};
 use swiftlet::lifecycle::{Lifecycle, Phase};
@@ -277,7 +278,7 @@ fn turns_of_hits_allocate_nothing() {
     assert!(board.sum(Counter::CacheHits) >= (measured * BATCH) as u64);
     let (before, after) = *counts.borrow();
     let allocations = after - before;
-    let allowed = if cfg!(feature = "moka-cache") { measured * BATCH / 100 } else { 0 };
+    let allowed = if support::test_cache() == Kind::Moka { measured * BATCH / 100 } else { 0 };
     assert!(allocations <= allowed as u64, "{allocations} in {measured} batches");
 }
 

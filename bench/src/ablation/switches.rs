@@ -114,10 +114,10 @@ pub const SWITCHES: &[Switch] = &[
     },
     Switch {
         name: "moka-cache",
-        what: "the answer cache on `moka`, for as many bytes (feature `moka-cache`)",
+        what: "the answer cache on `moka`, for as many bytes (feature `moka-cache`, `SWIFTLET_CACHE=moka`)",
         turn: Turn::With,
         build: Build::with(&["moka-cache"]),
-        settings: &[],
+        settings: &[("SWIFTLET_CACHE", "moka")],
         stays: "it is the yardstick of our own cache, in every suite and measurement",
     },
     Switch {

@@ -92,6 +92,7 @@ pub(super) fn resolve(
 ) -> Result<Config, ConfigError> {
     let mut found = Found::default();
     switches::backend(settings.backend)?;
+    switches::cache(settings.cache)?;
     let listen = found.listen(settings, given)?;
     let upstreams = found.upstreams(settings, &listen, resolv_conf)?;
     let is_own = |address| listen.iter().any(|own| is_served_by(address, *own));

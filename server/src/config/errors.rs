@@ -110,6 +110,12 @@ pub enum ConfigError {
          or set SWIFTLET_BACKEND=auto"
     )]
     NoIoUring,
+    /// An answer cache that this program does not have.
+    #[error(
+        "SWIFTLET_CACHE: this binary was built without moka: build with --features moka-cache, \
+         or set SWIFTLET_CACHE=segmented"
+    )]
+    NoMoka,
     /// Busy polling by workers that have no core of their own.
     #[error(
         "SWIFTLET_BUSY_POLL_US ({us}) needs a core of its own for each worker, but {why}; {fix}, \
@@ -131,8 +137,8 @@ pub enum ConfigError {
     },
     /// Huge pages asked for or forbidden where the cache has no memory of its own.
     #[error(
-        "SWIFTLET_HUGE_PAGES: the answer cache of this program (moka) has no memory of its own; \
-         build without the feature moka-cache, or leave it out"
+        "SWIFTLET_HUGE_PAGES: the answer cache on moka has no memory of its own; \
+         set SWIFTLET_CACHE=segmented, or leave it out"
     )]
     NoHugePages,
     /// Help, version, or a fault in the command line that clap explains well enough.

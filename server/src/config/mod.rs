@@ -18,6 +18,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use crate::cache;
 pub use auto::{Config, Source};
 pub use errors::ConfigError;
 use errors::unknown_variable;
@@ -103,6 +104,11 @@ pub struct Settings {
     #[arg(long, env = "SWIFTLET_BUSY_POLL_US", value_parser = number::<u16>(0..=10_000))]
     #[arg(default_value = "0", value_name = "US")]
     pub busy_poll_us: u16,
+
+    /// The answer cache; `moka` needs a program with the feature moka-cache.
+    #[arg(long, env = "SWIFTLET_CACHE", value_enum, default_value = "segmented")]
+    #[arg(ignore_case = true)]
+    pub cache: cache::Kind,
 
     /// Memory of the answer cache in bytes, with suffix K, M or G; 1M to 1024G
     /// [default: a quarter of the memory limit, at most 1G].

@@ -5,9 +5,7 @@ use std::path::Path;
 
 use super::values::format_bytes;
 use super::{Backend, ConfigError, Given, MIB, Settings};
-
-/// Whether this program's cache is the one on `moka`, which has no memory of its own.
-const ON_MOKA: bool = cfg!(feature = "moka-cache");
+use crate::cache::Kind as Cache;
 
 /// Where the kernel says whether it gives out huge pages.
 const HUGE_PAGES_FILE: &str = "sys/kernel/mm/transparent_hugepage/enabled";
@@ -47,6 +45,11 @@ pub(super) fn backend(asked: Backend) -> Result<(), ConfigError> {
     }
 }
 
+/// A cache must be compiled in.
+pub(super) fn cache(asked: Cache) -> Result<(), ConfigError> {
+    if asked.is_compiled_in() { Ok(()) } else { Err(ConfigError::NoMoka) }
+}
+
 /// A worker that never sleeps on a core that is not its own takes time from the others.
 pub(super) fn busy_poll(settings: &Settings, unpinned: Unpinned) -> Result<(), ConfigError> {
     let (why, fix) = match unpinned {
@@ -70,7 +73,7 @@ pub(super) fn look_ahead(
     given: &[Given],
 ) -> Result<(bool, Option<&'static str>), ConfigError> {
     let why = match settings.batch {
-        _ if ON_MOKA => "the answer cache of this program (moka) cannot be looked ahead in",
+        _ if settings.cache == Cache::Moka => "moka cannot be looked ahead in (SWIFTLET_CACHE)",
         1 => "a batch of 1 has nothing ahead",
         _ => return Ok((settings.look_ahead, None)),
     };
@@ -91,7 +94,7 @@ pub(super) fn huge_pages(
     root: &Path,
 ) -> Result<Option<String>, ConfigError> {
     match settings.huge_pages {
-        Some(_) if ON_MOKA => return Err(ConfigError::NoHugePages),
+        Some(_) if settings.cache == Cache::Moka => return Err(ConfigError::NoHugePages),
         Some(true) => {}
         Some(false) | None => return Ok(None),
     }
@@ -147,12 +150,15 @@ mod tests {
             look_ahead(&settings, &given)
         };
         let (by_default, why) = ahead(&[]).unwrap();
-        assert_eq!((by_default, why.is_none()), (!ON_MOKA, !ON_MOKA));
+        assert_eq!((by_default, why), (true, None));
         assert_eq!(ahead(&["--look-ahead", "off"]).unwrap(), (false, None));
-        assert_eq!(ahead(&["--look-ahead", "on"]).is_err(), ON_MOKA);
-        assert!(matches!(ahead(&["--batch", "1"]).unwrap(), (false, Some(_))));
-        let error = ahead(&["--batch", "1", "--look-ahead", "on"]).unwrap_err().to_string();
-        assert!(error.contains("SWIFTLET_LOOK_AHEAD"), "{error}");
+        assert_eq!(ahead(&["--look-ahead", "on"]).unwrap(), (true, None));
+        for nothing_ahead in [["--batch", "1"], ["--cache", "moka"]] {
+            assert!(matches!(ahead(&nothing_ahead).unwrap(), (false, Some(_))));
+            let asked = [&nothing_ahead[..], &["--look-ahead", "on"]].concat();
+            let error = ahead(&asked).unwrap_err().to_string();
+            assert!(error.contains("SWIFTLET_LOOK_AHEAD"), "{error}");
+        }
     }
 
     #[test]
@@ -161,10 +167,9 @@ mod tests {
         let (settings, _) = read(&["--huge-pages", "true"]);
         let (forbidding, _) = read(&["--huge-pages", "false"]);
         let note = |cache_size| huge_pages(&settings, cache_size, root.path());
-        if ON_MOKA {
-            assert!(matches!(note(64 * MIB), Err(ConfigError::NoHugePages)));
-            return;
-        }
+        let (on_moka, _) = read(&["--huge-pages", "true", "--cache", "moka"]);
+        let refused = huge_pages(&on_moka, 64 * MIB, root.path());
+        assert!(matches!(refused, Err(ConfigError::NoHugePages)));
         let says = |cache_size, text: &str| {
             let note = note(cache_size).unwrap().expect("a note");
             assert!(note.contains(text) && note.contains("SWIFTLET_HUGE_PAGES"), "{text}: {note}");
@@ -183,7 +188,9 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_is_not_compiled_in_is_refused() {
+    fn what_is_not_compiled_in_is_refused() {
+        assert!(cache(Cache::Segmented).is_ok());
+        assert_eq!(cache(Cache::Moka).is_err(), !cfg!(feature = "moka-cache"));
         assert!(backend(Backend::Auto).is_ok() && backend(Backend::Epoll).is_ok());
         assert_eq!(backend(Backend::IoUring).is_err(), !cfg!(feature = "io-uring"));
     }

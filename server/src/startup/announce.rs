@@ -2,7 +2,7 @@
 
 use super::{Opened, Plan};
 use crate::config::{Config, Http, format_bytes};
-use crate::{cache, features};
+use crate::features;
 
 /// Fewer questions in flight than this will be felt.
 const COMFORTABLE_FLIGHTS: u64 = 1024;
@@ -42,7 +42,7 @@ pub(super) fn announce(config: &Config, plan: &Plan, opened: &[Opened]) {
         let us = settings.busy_poll_us;
         tracing::info!("busy polling: workers look for {us} µs before they sleep, {devices}");
     }
-    let (size, kind) = (format_bytes(config.cache_size), cache::NAME);
+    let (size, kind) = (format_bytes(config.cache_size), settings.cache.name());
     let pages = match settings.huge_pages {
         Some(true) => ", huge pages asked for",
         Some(false) => ", huge pages forbidden",

@@ -18,11 +18,10 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 use ipnet::IpNet;
-use swiftlet::cache::AnswerCache;
+use swiftlet::cache::{self, Kind};
 use swiftlet::flush::Flushes;
 use swiftlet::pipeline::Service;
 use swiftlet::policy::{Acl, Identity, Policies, special_use};
-use swiftlet_cache::Store as _;
 use swiftlet_parser::key::Seed;
 
 /// Longer than anything here should take; reaching it is a failure.
@@ -30,6 +29,17 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The variable that says over which backend the tests run; it goes into SWIFTLET_BACKEND of each server.
 pub const TEST_BACKEND: &str = "SWIFTLET_TEST_BACKEND";
+
+/// The same for the answer cache, and SWIFTLET_CACHE.
+pub const TEST_CACHE: &str = "SWIFTLET_TEST_CACHE";
+
+/// The answer cache that the tests run with.
+pub fn test_cache() -> Kind {
+    match std::env::var(TEST_CACHE).as_deref() {
+        Ok("moka") => Kind::Moka,
+        _ => Kind::Segmented,
+    }
+}
 
 /// A running server, ended when dropped.
 pub struct Swiftlet {
@@ -41,7 +51,7 @@ pub struct Swiftlet {
     pub logged: Vec<String>,
 }
 
-/// The program with a clean environment but for the backend, to which settings are added.
+/// The program with a clean environment but for backend and cache, to which settings are added.
 pub fn program() -> Command {
     cleaned(Command::new(env!("CARGO_BIN_EXE_swiftlet")))
 }
@@ -51,8 +61,11 @@ pub fn cleaned(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SWIFTLET_")) {
         command.env_remove(name);
     }
-    if let Ok(backend) = std::env::var(TEST_BACKEND) {
-        command.env("SWIFTLET_BACKEND", backend);
+    for (variable, setting) in [(TEST_BACKEND, "SWIFTLET_BACKEND"), (TEST_CACHE, "SWIFTLET_CACHE")]
+    {
+        if let Ok(value) = std::env::var(variable) {
+            command.env(setting, value);
+        }
     }
     command
 }
@@ -245,7 +258,7 @@ pub fn service() -> Service {
             special_use: special_use::Zones::default(),
         },
         edns: swiftlet::edns::Settings { udp_size: 1232, nsid: None, keepalive_100ms: 100 },
-        cache: AnswerCache::new(swiftlet_cache::Config::new(1 << 26)),
+        cache: cache::open(test_cache(), swiftlet_cache::Config::new(1 << 26)),
         flushes: Flushes::default(),
         seed: Seed::new(7),
     }
