@@ -70,7 +70,9 @@ loom: ## the cache's readers and writers in every order that matters
 miri: ## the cache's unsafe parts under Miri, in some ten minutes (needs nightly with miri and rust-src)
 	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p swiftlet-cache --lib segmented
 
-soak: ## the cache for some minutes: every answer checked, resident memory watched
+soak: ## cache and backends for some minutes: every answer checked, memory and slots watched
+	SWIFTLET_SOAK_SECONDS=60 cargo test --release -p swiftlet-net --features io-uring --lib \
+	    contract -- --ignored --nocapture --test-threads 1
 	SWIFTLET_SOAK_SECONDS=60 cargo test --release -p swiftlet-cache --test stress -- --nocapture
 	for mib in 64 256; do SWIFTLET_SOAK_SECONDS=60 SWIFTLET_SOAK_MIB=$$mib cargo test --release \
 	    -p swiftlet-cache --test memory -- --ignored --nocapture || exit 1; done

@@ -46,13 +46,18 @@ impl Kind {
     }
 }
 
-/// An empty cache of this kind, which must be compiled in.
+/// An empty cache of this kind.
+///
+/// # Panics
+/// If it is not compiled in.
 #[must_use]
 pub fn open(kind: Kind, config: Config) -> AnswerCache {
     match kind {
         #[cfg(feature = "moka-cache")]
         Kind::Moka => AnswerCache::Moka(Store::new(config)),
-        _ => AnswerCache::new(config),
+        #[cfg(not(feature = "moka-cache"))]
+        Kind::Moka => unreachable!("the configuration refuses it"),
+        Kind::Segmented => AnswerCache::new(config),
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::rr::RecordType;
 use socket2::Socket;
 use support::upstream::Upstream;
-use support::{allocations, query, service};
+use support::{PATIENCE, allocations, query, service};
 use swiftlet::cache::Kind;
 use swiftlet::clients::Clients;
 use swiftlet::desk::{Desk, Scratch};
@@ -365,12 +365,12 @@ impl Backend for Unannounced {
 }
 
 /// Runs a worker that polls busily for so long beside a task, which has the backend's two numbers and the
-/// mailboxes. Returns the number of its turns.
+/// mailboxes. Returns the number of its turns, and how often it looked.
 fn poll_busily<F: Future<Output = ()> + 'static>(
     busy_poll: Duration,
     beside: impl FnOnce(Rc<Cell<bool>>, Rc<Cell<u64>>, Post) -> F,
-) -> u64 {
-    let (has_come, looks, board) = (Rc::default(), Rc::default(), Board::new(1));
+) -> (u64, u64) {
+    let (has_come, looks, board) = (Rc::default(), Rc::<Cell<u64>>::default(), Board::new(1));
     let lifecycle = Lifecycle::new(1);
     let backend = Unannounced {
         has_come: Rc::clone(&has_come),
@@ -379,22 +379,23 @@ fn poll_busily<F: Future<Output = ()> + 'static>(
     };
     let tuning = Tuning { busy_poll, ..Tuning::default() };
     let (_socket, upstream) = support::upstream::silent();
+    let seen = Rc::clone(&looks);
     let begin = |post| drop(tokio::task::spawn_local(beside(has_come, looks, post)));
     work(backend, lifecycle, &board, upstream, tuning, begin);
-    board.sum(Counter::Turns)
+    (board.sum(Counter::Turns), seen.get())
 }
 
 /// While a worker looks for packets its runtime goes on, and looking is no turn.
 #[test]
 fn a_busy_worker_finds_packets_by_itself_and_lets_timers_and_tasks_run() {
-    let turns = poll_busily(Duration::from_secs(60), |has_come, looks, _| async move {
+    let (turns, looks) = poll_busily(Duration::from_secs(60), |has_come, _, _| async move {
         // Timers, for which the runtime has to be let in again and again.
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert!(looks.get() > 5, "{} looks in 5 ms", looks.get());
         has_come.set(true);
     });
+    assert!(looks > 5, "{looks} looks in 5 ms");
     assert_eq!(turns, 2, "before the looks and after them");
 }
 
@@ -402,16 +403,19 @@ fn a_busy_worker_finds_packets_by_itself_and_lets_timers_and_tasks_run() {
 #[test]
 fn a_busy_worker_sleeps_in_the_end() {
     for busy_poll in [Duration::ZERO, Duration::from_millis(5)] {
-        let turns = poll_busily(busy_poll, |has_come, looks, post| async move {
-            let mut before = 0;
+        let sleeps = Rc::new(Cell::new(false));
+        let told = Rc::clone(&sleeps);
+        let (turns, _) = poll_busily(busy_poll, |has_come, looks, post| async move {
+            let (mut before, begun) = (0, Instant::now());
             // Each timer of this task has the worker look once more.
-            while before == 0 || looks.get() > before + 4 {
+            while before == 0 || (looks.get() > before + 4 && begun.elapsed() < PATIENCE) {
                 before = looks.get();
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            told.set(begun.elapsed() < PATIENCE);
             has_come.set(true);
             post.ring_all();
         });
-        assert_eq!(turns, 2, "{busy_poll:?}");
+        assert!(sleeps.get() && turns == 2, "{busy_poll:?}: {turns} turns");
     }
 }

@@ -41,7 +41,8 @@ pub const DEFAULT_BATCH: usize = 64;
 ///
 /// All of it is to be called inside the tokio runtime of the worker, with I/O and time enabled.
 ///
-/// Invariant: every datagram taken from the kernel is either counted in a [`Received`] as dropped
+/// Invariant: every datagram taken from the kernel, but for a batch that came with the last `send`
+/// and that nobody asks for any more, is either counted in a [`Received`] as dropped
 /// or handed on by [`next`](Self::next) exactly once; every reply is counted in exactly one
 /// [`Sent`].
 pub trait Backend: Sized {

@@ -119,9 +119,9 @@ const IOV_AT: usize = std::mem::offset_of!(Message, iov);
 // SAFETY: C structures of pointers, which nobody here follows, and integers.
 unsafe impl Plain for Message {}
 
-/// The ring of provided buffers must begin a page.
-#[repr(C, align(4096))]
-struct Page([u8; 4096]);
+/// The ring of provided buffers must begin a page, the largest of which have 64 KiB (AArch64).
+#[repr(C, align(65536))]
+struct Page([u8; 65536]);
 
 // SAFETY: bytes.
 unsafe impl Plain for Page {}

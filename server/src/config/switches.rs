@@ -95,8 +95,9 @@ pub(super) fn huge_pages(
 ) -> Result<Option<String>, ConfigError> {
     match settings.huge_pages {
         Some(_) if settings.cache == Cache::Moka => return Err(ConfigError::NoHugePages),
-        Some(true) => {}
-        Some(false) | None => return Ok(None),
+        Some(false) if cache_size >= HUGE_PAGES_MIN => return Ok(None),
+        Some(_) => {}
+        None => return Ok(None),
     }
     let file = root.join(HUGE_PAGES_FILE);
     // `always [madvise] never`: the mode in brackets is the one in force.
@@ -182,9 +183,9 @@ mod tests {
         std::fs::write(&file, "always [madvise] never\n").expect("a file");
         says(MIB, "SWIFTLET_CACHE_SIZE=4M");
         assert_eq!(note(64 * MIB).unwrap(), None);
-        for settings in [forbidding, read(&[]).0] {
-            assert_eq!(huge_pages(&settings, 1, root.path()).unwrap(), None);
-        }
+        assert_eq!(huge_pages(&forbidding, 64 * MIB, root.path()).unwrap(), None);
+        assert!(huge_pages(&forbidding, MIB, root.path()).unwrap().is_some());
+        assert_eq!(huge_pages(&read(&[]).0, 1, root.path()).unwrap(), None);
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl Inside {
                         let runtime = uring::runtime().expect("io_uring works here");
                         runtime.block_on(start.run::<IoUring>(desk));
                     }
+                    Ok(other) if other != "epoll" => panic!("there is no backend {other} here"),
                     _ => {
                         let runtime =
                             tokio::runtime::Builder::new_current_thread().enable_all().build();

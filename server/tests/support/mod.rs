@@ -37,7 +37,8 @@ pub const TEST_CACHE: &str = "SWIFTLET_TEST_CACHE";
 pub fn test_cache() -> Kind {
     match std::env::var(TEST_CACHE).as_deref() {
         Ok("moka") => Kind::Moka,
-        _ => Kind::Segmented,
+        Ok("segmented") | Err(_) => Kind::Segmented,
+        Ok(other) => panic!("there is no cache {other}"),
     }
 }
 

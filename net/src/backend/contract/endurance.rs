@@ -81,6 +81,7 @@ pub(super) fn dropping_under_a_flood_ends_and_frees_the_address<B: Subject>() {
                     }
                 });
             }
+            let _stops = AtEnd(|| stop.store(true, Ordering::Relaxed));
             rig.echo(1_000 * round);
             // With a batch in hand, or not.
             if round % 2 == 0 {
@@ -90,7 +91,6 @@ pub(super) fn dropping_under_a_flood_ends_and_frees_the_address<B: Subject>() {
             let begun = Instant::now();
             drop(rig);
             let took = begun.elapsed();
-            stop.store(true, Ordering::Relaxed);
             assert!(took < END, "{took:?}");
         });
         probe(&addresses).expect("the sockets are closed");
@@ -116,8 +116,8 @@ fn soak_for<B: Subject>(time: Duration) {
         for at in 0..4 {
             let (asked, clients, server) = (&asked, &clients, servers[at % 2]);
             scope.spawn(move || {
+                let _leaves = AtEnd(|| _ = clients.fetch_sub(1, Ordering::Relaxed));
                 ask_for(time, server, asked);
-                clients.fetch_sub(1, Ordering::Relaxed);
             });
         }
         let mut late: Vec<(Route, Vec<u8>)> = Vec::new();
@@ -133,6 +133,15 @@ fn soak_for<B: Subject>(time: Duration) {
     let asked = asked.into_inner();
     assert_eq!((rig.received.packets, rig.sent), (asked, Sent { accepted: asked, refused: 0 }));
     eprintln!("{asked} datagrams in {time:?}");
+}
+
+/// Called when it is dropped, after a panic too: who waits for a thread must not do so for ever.
+struct AtEnd<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for AtEnd<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
 }
 
 /// One batch if one comes within a little while.

@@ -92,6 +92,8 @@ struct Port {
     failed_turns: u32,
     /// Datagrams received since it was last empty.
     since_empty: usize,
+    /// Whether its last shots took as much as one may, so that the next batch takes more of them.
+    deep: bool,
 }
 
 /// What the shots of the last enter were for, and how they ended.
@@ -101,8 +103,6 @@ struct Reading {
     /// Whether one of them found the socket empty, and whether one failed.
     emptied: bool,
     failed: bool,
-    /// Whether they took as much as one may, so that the next batch takes more of them.
-    deep: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -124,8 +124,9 @@ impl IoUring {
             let listener = self.turn;
             self.turn = if self.turn + 1 == self.ports.len() { 0 } else { self.turn + 1 };
             if self.ports[listener].socket.is_ready() {
-                let shots = if self.reading.deep { self.batch.div_ceil(SHOT_MAX) } else { 1 };
-                self.reading = Reading { listener, ..Reading::default() };
+                let shots =
+                    if self.ports[listener].deep { self.batch.div_ceil(SHOT_MAX) } else { 1 };
+                self.reading = Reading { listener, emptied: false, failed: false };
                 (0..shots).for_each(|_| self.ring.push_shot(listener as u16));
                 return true;
             }
@@ -153,6 +154,7 @@ impl IoUring {
                 Completion::Refused { tag, error } => self.failed.push((tag, error)),
             }
         }
+        debug_assert!(self.ring.is_settled(), "the kernel is done with all slots");
         if shot {
             self.end_reading();
         }
@@ -160,9 +162,9 @@ impl IoUring {
 
     /// Decides what becomes of the listener that was read.
     fn end_reading(&mut self) {
-        let Reading { listener, emptied, failed, .. } = self.reading;
+        let Reading { listener, emptied, failed } = self.reading;
         let (port, got) = (&mut self.ports[listener], self.arrivals.len());
-        self.reading.deep = got >= SHOT_MAX;
+        port.deep = got >= SHOT_MAX;
         port.failed_turns = if failed && got == 0 { port.failed_turns + 1 } else { 0 };
         port.since_empty = port.since_empty.saturating_add(got);
         // After anything at all it is asked again, with the replies: more may have come meanwhile.
@@ -221,7 +223,7 @@ impl Backend for IoUring {
             wildcard.push(socket::is_wildcard(&address));
             let socket =
                 Watched::new(socket).map_err(OpenError::at(address, "watch the socket (epoll)"))?;
-            ports.push(Port { socket, failed_turns: 0, since_empty: 0 });
+            ports.push(Port { socket, failed_turns: 0, since_empty: 0, deep: false });
         }
         let ring = Ring::open(&files, wildcard.into(), batch, batch)
             .map_err(Unavailable::at("open a ring"))?;
