@@ -489,7 +489,13 @@ impl SegmentedCache {
         if is_done {
             hand.walk.step();
         }
-        shard.segments.put_hand(hand);
+        if hand.walk.block().is_dead() {
+            // Nothing that is removed later would lead to it.
+            let block = shard.segments.end_hand(hand);
+            self.table.retire(block, guard);
+        } else {
+            shard.segments.put_hand(hand);
+        }
         is_done
     }
 

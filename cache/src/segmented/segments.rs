@@ -195,6 +195,12 @@ impl Segments {
         self.hand = Some(hand);
     }
 
+    /// Whether the hand keeps a block of which nothing is left.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn hand_is_dead(&self) -> bool {
+        self.hand.as_ref().is_some_and(|hand| hand.walk.block().is_dead())
+    }
+
     /// Ends the hand's way through its block, of which nothing is left.
     pub(super) fn end_hand(&mut self, hand: Hand) -> Block {
         let block = hand.walk.into_block();

@@ -70,6 +70,28 @@ fn negative_answers_stay_within_their_share_when_room_is_short() {
     assert!(probation.entries > 10_000, "{stats:?}");
 }
 
+/// Wherever the hand stands: nothing that is removed later would lead to the block that it has.
+#[test]
+#[cfg_attr(miri, ignore = "about sizes, and long")]
+fn the_hand_keeps_no_block_of_which_nothing_is_left() {
+    let cache = with_room_for(10_000);
+    for number in 0..100_000_u64 {
+        let bytes = number.to_ne_bytes();
+        let key = Key { hash: mixed(number), bytes: &bytes };
+        // Lengths differ, so that the hand's steps end anywhere in a block.
+        let answer = &[7; 80][..mixed(number) as usize % 80];
+        let entry = NewEntry { answer, ttl_s: 3600, stale_s: 0, kind: Kind::Data };
+        assert_eq!(cache.insert(key, entry, 0), Inserted::Stored);
+        for index in 0..cache.shards.len() {
+            assert!(!cache.lock(index).segments.hand_is_dead(), "after {number}");
+        }
+    }
+    assert!(cache.stats().evicted > 20_000);
+    cache.clear();
+    cache.settle();
+    assert_eq!((cache.stats().entries, cache.stats().bytes), (0, 0));
+}
+
 /// While a reader stays pinned nothing is freed: the cache refuses inserts, says so, goes on to
 /// answer, and recovers when the reader is gone.
 #[test]
