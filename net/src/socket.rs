@@ -290,6 +290,7 @@ fn size_buffers(socket: &Socket, recv: Option<usize>, send: Option<usize>) -> io
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::contract::on_free_port;
 
     const LOOPBACK: &str = "127.0.0.1:0";
 
@@ -310,8 +311,7 @@ mod tests {
 
     #[test]
     fn probing_leaves_the_address_free() {
-        let (held, bound) = open(LOOPBACK);
-        drop(held);
+        let bound = on_free_port(LOOPBACK);
         let wildcard = SocketAddr::from((Ipv4Addr::UNSPECIFIED, bound.port()));
         // A wildcard and one address of the same port are legal together, hence one after the
         // other.

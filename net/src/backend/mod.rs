@@ -8,7 +8,7 @@
 //! queries that had to wait enter by `send_to` at any point of the turn and leave with its `send`.
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 mod epoll;
 #[cfg(feature = "io-uring")]
 pub mod uring;

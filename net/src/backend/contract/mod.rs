@@ -186,7 +186,7 @@ impl<B: Subject> Drop for Rig<B> {
 /// The address with a port that nobody holds in place of 0. Left to itself the kernel may give
 /// sockets that allow sharing (SO_REUSEPORT) the port of another test's listener. These ports lie
 /// below those of clients.
-fn on_free_port(address: &str) -> SocketAddr {
+pub(crate) fn on_free_port(address: &str) -> SocketAddr {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let mut address: SocketAddr = address.parse().unwrap();
     for _ in 0..1000 {
