@@ -16,14 +16,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use swiftlet_loadtest::{Authority, Behaviour};
 use swiftlet_net::limits;
 
 use crate::compare::prepare;
 use crate::peers::Setup;
 use crate::process::Process;
 use crate::report::Conditions;
-use crate::rounds::{Entrant, PAIRS_MIN, Rounds, Summary};
+use crate::rounds::{Course, Entrant, PAIRS_MIN, Rounds, Summary, authority};
 use crate::workload::Workload;
 use outcome::{Cell, LeftOut, Outcome, Scene};
 use switches::Switch;
@@ -96,22 +95,15 @@ impl Settings<'_> {
 
     /// One workload with each number of ports.
     fn measure(&self, workload: Workload, clock: &mut RunClock) -> anyhow::Result<Vec<Scene>> {
-        let behaviour = Behaviour { core: Some(self.generator_core), ..Behaviour::default() };
-        let authority = Authority::start_with(([127, 0, 0, 1], 0).into(), behaviour)
-            .context("cannot start the authority")?;
+        let authority = authority(self.generator_core)?;
         let shaping = workload.shaping(0);
-        let mut rounds = Rounds {
-            queries: workload.queries(0)?,
-            transport: workload.transport(),
-            sockets: shaping.sockets,
-            window: shaping.window,
+        let course = Course {
             generator_core: self.generator_core,
             duration: self.round,
             pairs: self.pairs,
-            authority: &authority,
             stop: self.stop,
-            serial: 0,
         };
+        let mut rounds = Rounds::of(workload, 0, course, &authority)?;
         let default = self.start(DEFAULT, &self.default, &[], workload, &mut rounds)?;
         let twin = self.start(TWIN, &self.default, &[], workload, &mut rounds)?;
         let (mut others, mut left_out) = (Vec::new(), Vec::new());

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
-use swiftlet_loadtest::{Authority, Behaviour};
 use swiftlet_net::limits;
 
 use crate::ablation::PORTS;
@@ -26,7 +25,7 @@ use crate::outcome::Measured;
 use crate::peers::Setup;
 use crate::process::Process;
 use crate::report::Conditions;
-use crate::rounds::{Entrant, PAIRS_MIN, Pair, Rounds, Sample, Summary};
+use crate::rounds::{Course, Entrant, PAIRS_MIN, Pair, Rounds, Sample, Summary, authority};
 use crate::workload::Workload;
 
 /// How much more the server may pay for io_uring than a bare echo does.
@@ -196,22 +195,15 @@ impl Settings<'_> {
         // The generator has as many sockets as there are ports.
         limits::raise_open_files().context("cannot raise the limit on open files")?;
         let mut conditions = Conditions::read(self.server_core, self.generator_core);
-        let behaviour = Behaviour { core: Some(self.generator_core), ..Behaviour::default() };
-        let authority = Authority::start_with(([127, 0, 0, 1], 0).into(), behaviour)
-            .context("cannot start the authority")?;
+        let authority = authority(self.generator_core)?;
         let shaping = WORKLOAD.shaping(0);
-        let mut rounds = Rounds {
-            queries: WORKLOAD.queries(0)?,
-            transport: WORKLOAD.transport(),
-            sockets: shaping.sockets,
-            window: shaping.window,
+        let course = Course {
             generator_core: self.generator_core,
             duration: self.round,
             pairs: self.pairs,
-            authority: &authority,
             stop: self.stop,
-            serial: 0,
         };
+        let mut rounds = Rounds::of(WORKLOAD, 0, course, &authority)?;
         let echo = self.start(YARDSTICK, &mut rounds)?;
         let (mut others, mut left_out) = (Vec::new(), Vec::new());
         for contender in OTHERS {

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use swiftlet_loadtest::{Authority, Behaviour, Limit};
+use swiftlet_loadtest::Limit;
 
 use crate::latency;
 use crate::memory::{self, Held};
@@ -16,7 +16,9 @@ use crate::outcome::{Finding, Measured, Outcome, Row};
 use crate::peers::Setup;
 use crate::process::Process;
 use crate::report::Conditions;
-use crate::rounds::{Entrant, PAIRS_MIN, Pair, Rounds, Summary, synthetic_names};
+use crate::rounds::{
+    Course, Entrant, PAIRS_MIN, Pair, Rounds, Summary, authority, synthetic_names,
+};
 use crate::subject::Subject;
 use crate::workload::Workload;
 
@@ -58,22 +60,15 @@ impl Settings<'_> {
     /// If the echo or the generator fails, or if this was to be stopped.
     pub fn run(&self, workload: Workload) -> anyhow::Result<Outcome> {
         let conditions = Conditions::read(self.server_core, self.generator_core);
-        let behaviour = Behaviour { core: Some(self.generator_core), ..Behaviour::default() };
-        let authority = Authority::start_with(([127, 0, 0, 1], 0).into(), behaviour)
-            .context("cannot start the authority")?;
+        let authority = authority(self.generator_core)?;
         let shaping = workload.shaping(self.memory_names);
-        let mut rounds = Rounds {
-            queries: workload.queries(self.memory_names)?,
-            transport: workload.transport(),
-            sockets: shaping.sockets,
-            window: shaping.window,
+        let course = Course {
             generator_core: self.generator_core,
             duration: self.round,
             pairs: self.pairs,
-            authority: &authority,
             stop: self.stop,
-            serial: 0,
         };
+        let mut rounds = Rounds::of(workload, self.memory_names, course, &authority)?;
         let rows = match workload {
             Workload::Memory => self.fill(&mut rounds)?,
             _ => self.compare(workload, &mut rounds)?,

@@ -18,10 +18,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
-use swiftlet_loadtest::{Authority, Limit, Load, Options, Queries, Report, Transport, run_with};
+use swiftlet_loadtest::{
+    Authority, Behaviour, Limit, Load, Options, Queries, Report, Transport, run_with,
+};
 
 use crate::interval::{Interval, median};
 use crate::process::Process;
+use crate::workload::Workload;
 
 /// Fewer pairs than these support no claim.
 pub const PAIRS_MIN: usize = 15;
@@ -64,6 +67,29 @@ pub struct Rounds<'r> {
     pub serial: u64,
 }
 
+/// How the rounds of a measurement go, whatever is asked in them.
+#[derive(Clone, Copy, Debug)]
+pub struct Course<'s> {
+    /// The generator's core.
+    pub generator_core: usize,
+    /// Length of a round.
+    pub duration: Duration,
+    /// Pairs of rounds.
+    pub pairs: usize,
+    /// Set to end it all early, with an error.
+    pub stop: &'s AtomicBool,
+}
+
+/// An authority for the misses, which shares the generator's core.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn authority(core: usize) -> anyhow::Result<Authority> {
+    let behaviour = Behaviour { core: Some(core), ..Behaviour::default() };
+    Authority::start_with(([127, 0, 0, 1], 0).into(), behaviour)
+        .context("cannot start the authority")
+}
+
 /// Whom a comparison is about.
 #[derive(Debug)]
 pub struct Entrant<'p> {
@@ -88,6 +114,33 @@ impl<'p> Entrant<'p> {
             Ok(pair) => self.pairs.push(pair),
             Err(error) => self.failure = Some(format!("{error:#}")),
         }
+    }
+}
+
+impl<'r> Rounds<'r> {
+    /// The load of a workload; `names` is how many names its memory is measured with.
+    ///
+    /// # Errors
+    /// If its queries cannot be made.
+    pub fn of(
+        workload: Workload,
+        names: usize,
+        course: Course<'r>,
+        authority: &'r Authority,
+    ) -> anyhow::Result<Self> {
+        let shaping = workload.shaping(names);
+        Ok(Self {
+            queries: workload.queries(names)?,
+            transport: workload.transport(),
+            sockets: shaping.sockets,
+            window: shaping.window,
+            generator_core: course.generator_core,
+            duration: course.duration,
+            pairs: course.pairs,
+            authority,
+            stop: course.stop,
+            serial: 0,
+        })
     }
 }
 

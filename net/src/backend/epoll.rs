@@ -25,7 +25,10 @@ use std::thread;
 
 use socket2::Socket;
 
-use super::{Backend, Packet, Received, SLOT_LEN, Sent};
+use super::{
+    BUSY_DATAGRAMS, Backend, FAILED_TURNS, Packet, Received, SEND_RETRIES, SLOT_LEN, Sent,
+    is_congestion,
+};
 use crate::route::Route;
 use crate::socket::{self, OpenError};
 use crate::sys::mmsg::{Messages, Verdict};
@@ -34,25 +37,6 @@ use crate::sys::watched::Watched;
 /// Errors in place of datagrams that one `receive` takes from a socket before the next listener's
 /// turn comes.
 const ERRORS_PER_TURN: usize = 4;
-
-/// Turns in a row that brought nothing but errors, after which a socket is left alone until a new
-/// datagram arrives: a broken one must not keep the worker awake.
-const FAILED_TURNS: u32 = 16;
-
-/// How often one `send` tries again when the send buffer or the device's queue is full. An answer
-/// lost is asked for again; a worker that waits loses the queries behind it.
-const SEND_RETRIES: usize = 4;
-
-/// Datagrams received since a socket was last empty, from which on it is busy and epoll lets go of
-/// it: leaving and entering costs two system calls, and staying some 180 ns for each of them.
-///
-/// A load of 8 to 16 datagrams a wake thus leaves and enters once a wake. That pair takes 0.75 µs
-/// (kernel 6.18, 2-core Xeon VM), and entering a gate that is itself watched takes a mutex of the
-/// whole host, `epnested_mutex`: 0.85 µs when two threads do nothing else. It pays at once: an echo
-/// on loopback (pairs of 0.2 s, medians of 8, A/A within 2 %) that became busy only at 64 cost 1 %
-/// more an answer at 8 and 12 a wake, 2 to 4 % at 16 and 32, and 6 % at 64. So there is no
-/// hysteresis; with many cores at such a load the mutex is where to look first.
-const BUSY_DATAGRAMS: usize = 8;
 
 /// The portable backend.
 pub struct Epoll {
@@ -183,7 +167,7 @@ impl Epoll {
                     sent.accepted += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if retries > 0 && is_congestion(&error) => {
+                Err(error) if retries > 0 && error.raw_os_error().is_some_and(is_congestion) => {
                     retries -= 1;
                     // The queue may be drained by a kernel thread on this very core.
                     thread::yield_now();
@@ -359,10 +343,6 @@ impl fmt::Debug for Epoll {
             .field("sockets", &sockets.collect::<Vec<_>>())
             .finish()
     }
-}
-
-fn is_congestion(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
 #[cfg(test)]

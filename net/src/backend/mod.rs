@@ -37,6 +37,25 @@ pub const MAX_BATCH: usize = 1024;
 /// while latency and the cache lines in use grow.
 pub const DEFAULT_BATCH: usize = 64;
 
+/// Turns in a row that brought nothing but errors, after which a socket is left alone until a new
+/// datagram arrives: a broken one must not keep the worker awake.
+const FAILED_TURNS: u32 = 16;
+
+/// How often one `send` tries again when the send buffer or the device's queue is full. An answer
+/// lost is asked for again; a worker that waits loses the queries behind it.
+const SEND_RETRIES: usize = 4;
+
+/// Datagrams received since a socket was last empty, from which on it is busy and its gate lets go of
+/// it: leaving and entering costs two system calls, and staying some 180 ns for each of them.
+///
+/// A load of 8 to 16 datagrams a wake thus leaves and enters once a wake. That pair takes 0.75 µs
+/// (kernel 6.18, 2-core Xeon VM), and entering a gate that is itself watched takes a mutex of the
+/// whole host, `epnested_mutex`: 0.85 µs when two threads do nothing else. It pays at once: an echo
+/// on loopback (pairs of 0.2 s, medians of 8, A/A within 2 %) that became busy only at 64 cost 1 %
+/// more an answer at 8 and 12 a wake, 2 to 4 % at 16 and 32, and 6 % at 64. So there is no
+/// hysteresis; with many cores at such a load the mutex is where to look first.
+const BUSY_DATAGRAMS: usize = 8;
+
 /// Client UDP of one worker.
 ///
 /// All of it is to be called inside the tokio runtime of the worker, with I/O and time enabled.
@@ -172,6 +191,11 @@ impl AddAssign for Sent {
         self.accepted += other.accepted;
         self.refused += other.refused;
     }
+}
+
+/// Whether a send that failed with this errno may succeed a little later.
+fn is_congestion(error: i32) -> bool {
+    error == libc::EAGAIN || error == libc::ENOBUFS
 }
 
 #[cfg(test)]

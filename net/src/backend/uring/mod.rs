@@ -39,23 +39,15 @@ pub use echo::Echo;
 pub use probe::{Runtime, Unavailable, probe, runtime};
 use socket2::Socket;
 
-use super::{Backend, Packet, Received, SLOT_LEN, Sent};
+use super::{
+    BUSY_DATAGRAMS, Backend, FAILED_TURNS, Packet, Received, SEND_RETRIES, SLOT_LEN, Sent,
+    is_congestion,
+};
 use crate::route::Route;
 use crate::socket::{self, OpenError};
 use crate::sys::mmsg::Verdict;
 use crate::sys::uring::{Completion, Ring, SHOT_MAX};
 use crate::sys::watched::Watched;
-
-/// Turns in a row that brought nothing but errors, after which a listener is left alone until a new
-/// datagram arrives: a broken one must not keep the worker awake.
-const FAILED_TURNS: u32 = 16;
-
-/// How often one `send` tries again when the send buffer or the device's queue is full.
-const SEND_RETRIES: usize = 4;
-
-/// Datagrams that came since a listener was last empty, from which on it is busy and its gate lets
-/// go of it; as `epoll` has it.
-const BUSY_DATAGRAMS: usize = 8;
 
 /// The backend on io_uring.
 pub struct IoUring {
@@ -341,10 +333,6 @@ impl fmt::Debug for IoUring {
             .field("sockets", &sockets.collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
-}
-
-fn is_congestion(error: i32) -> bool {
-    error == libc::EAGAIN || error == libc::ENOBUFS
 }
 
 #[cfg(test)]
