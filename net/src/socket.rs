@@ -91,6 +91,10 @@ pub enum OpenError {
     #[cfg(feature = "io-uring")]
     #[error("io_uring cannot be used: {0}")]
     IoUring(#[from] crate::backend::uring::Unavailable),
+    /// AF_XDP cannot be used.
+    #[cfg(feature = "af-xdp")]
+    #[error("AF_XDP cannot be used: {0}")]
+    Xdp(#[from] crate::backend::xdp::XdpError),
     /// No listener or too many of them.
     #[error("{count} listeners given; a worker serves 1 to {max}", max = u16::MAX)]
     Listeners {

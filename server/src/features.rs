@@ -4,7 +4,8 @@
 use swiftlet_parser::name::fold;
 
 /// The features of Cargo.toml in the order of the alphabet, and whether each is compiled in.
-pub const FEATURES: [(&str, bool); 5] = [
+pub const FEATURES: [(&str, bool); 6] = [
+    ("af-xdp", cfg!(feature = "af-xdp")),
     ("io-uring", cfg!(feature = "io-uring")),
     ("jemalloc", cfg!(feature = "jemalloc")),
     ("mimalloc", cfg!(feature = "mimalloc")),

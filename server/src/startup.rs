@@ -14,7 +14,7 @@ use swiftlet_net::backend::{Backend, Epoll, Options};
 #[cfg(feature = "io-uring")]
 use swiftlet_net::backend::{IoUring, uring};
 use swiftlet_net::clock::Clock;
-use swiftlet_net::socket::{Granted, Listener, busy_poll, open_stream_listener, probe};
+use swiftlet_net::socket::{Granted, Listener, OpenError, busy_poll, open_stream_listener, probe};
 use swiftlet_net::{cores, limits};
 use swiftlet_parser::key::Seed;
 use tokio::runtime::Builder;
@@ -232,13 +232,13 @@ impl Plan {
             match kind {
                 Kind::Epoll => match Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => {
-                        LocalSet::new().block_on(&runtime, worker.run::<Epoll>(desk, reports));
+                        LocalSet::new().block_on(&runtime, worker.run(Epoll::open, desk, reports));
                     }
                     Err(error) => report_failure(&reports, error),
                 },
                 #[cfg(feature = "io-uring")]
                 Kind::IoUring => match uring::runtime() {
-                    Ok(runtime) => runtime.block_on(worker.run::<IoUring>(desk, reports)),
+                    Ok(runtime) => runtime.block_on(worker.run(IoUring::open, desk, reports)),
                     Err(error) => report_failure(&reports, error),
                 },
             }
@@ -298,10 +298,11 @@ impl Starting {
     /// Opens the worker's sockets, reports that once, and serves. Must run inside a `LocalSet`.
     async fn run<B: Backend>(
         self,
+        backend: impl FnOnce(Vec<Socket>, usize) -> Result<B, OpenError>,
         desk: impl FnOnce() -> Desk,
         reports: mpsc::Sender<anyhow::Result<Opened>>,
     ) {
-        match self.open::<B>(desk) {
+        match self.open(backend, desk) {
             Ok((worker, opened)) => {
                 let _ = reports.send(Ok(opened));
                 drop(reports);
@@ -311,7 +312,11 @@ impl Starting {
         }
     }
 
-    fn open<B: Backend>(self, desk: impl FnOnce() -> Desk) -> anyhow::Result<(Worker<B>, Opened)> {
+    fn open<B: Backend>(
+        self,
+        backend: impl FnOnce(Vec<Socket>, usize) -> Result<B, OpenError>,
+        desk: impl FnOnce() -> Desk,
+    ) -> anyhow::Result<(Worker<B>, Opened)> {
         let Self { number, pinned, options, lifecycle, bounds, tcp_idle, loop_probe, tuning } =
             self;
         let (sockets, granted): (Vec<_>, _) = options.bind()?.into_iter().unzip();
@@ -319,7 +324,7 @@ impl Starting {
         let polls_devices = busy_poll_us > 0
             && sockets.iter().all(|socket| busy_poll(socket, busy_poll_us).is_ok());
         let handles = sockets.iter().map(Socket::try_clone).collect::<Result<_, _>>()?;
-        let backend = B::open(sockets, options.batch)?;
+        let backend = backend(sockets, options.batch)?;
         let desk = Rc::new(desk());
         let streams = Rc::new(Streams::new(number, tcp_idle));
         accept(&options.listeners, &streams, &bounds, &desk)?;

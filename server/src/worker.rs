@@ -153,13 +153,15 @@ impl<B: Backend> Turns<B> {
         let Worker { backend, desk, .. } = &mut self.worker;
         let received = backend.receive();
         desk.tally.add(Counter::SocketErrors, received.errors as u64);
-        let taken = received.packets + received.dropped + received.oversize;
+        let taken = received.taken();
         if taken == 0 {
             return false;
         }
         desk.tally.add(Counter::Received, taken as u64);
         desk.tally.add(Counter::DroppedPortZero, received.dropped as u64);
         desk.tally.add(Counter::DroppedOversize, received.oversize as u64);
+        desk.tally.add(Counter::DroppedMalformed, received.malformed as u64);
+        desk.tally.add(Counter::DroppedChecksum, received.corrupt as u64);
         self.serve_batch();
         self.send();
         for miss in self.misses.drain(..) {

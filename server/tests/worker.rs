@@ -12,7 +12,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hickory_proto::rr::RecordType;
-use socket2::Socket;
 use support::upstream::Upstream;
 use support::{PATIENCE, allocations, query, service};
 use swiftlet::cache::Kind;
@@ -30,7 +29,6 @@ use swiftlet::worker::{Tuning, Worker};
 use swiftlet_net::backend::{Backend, Packet, Received, SLOT_LEN, Sent};
 use swiftlet_net::clock::Clock;
 use swiftlet_net::route::Route;
-use swiftlet_net::socket::OpenError;
 
 #[global_allocator]
 static ALLOCATOR: allocations::Counting = allocations::Counting;
@@ -87,10 +85,6 @@ impl Flood {
 }
 
 impl Backend for Flood {
-    fn open(_: Vec<Socket>, _: usize) -> Result<Self, OpenError> {
-        unreachable!("the tests build it")
-    }
-
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -335,10 +329,6 @@ struct Unannounced {
 }
 
 impl Backend for Unannounced {
-    fn open(_: Vec<Socket>, _: usize) -> Result<Self, OpenError> {
-        unreachable!("the tests build it")
-    }
-
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.looks.set(self.looks.get() + 1);
         if self.has_come.get() { Poll::Ready(Ok(())) } else { Poll::Pending }

@@ -72,6 +72,32 @@ struct Port {
 }
 
 impl Epoll {
+    /// Takes over these sockets and builds the buffers for batches of so many datagrams. To be
+    /// called inside the worker's runtime.
+    pub fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError> {
+        let mut wildcard = false;
+        let ports = sockets.into_iter().map(|socket| {
+            let address = socket::bound_address(&socket)?;
+            wildcard |= socket::is_wildcard(&address);
+            Port::watch(socket).map_err(OpenError::at(address, "watch the socket (epoll)"))
+        });
+        let ports: Box<[Port]> = ports.collect::<Result<_, _>>()?;
+        Ok(Self {
+            ports,
+            messages: Messages::new(2 * batch, wildcard),
+            batch,
+            turn: 0,
+            current: 0,
+            used: 0,
+            packets: 0,
+            lent: 0,
+            replies: vec![0; batch].into(),
+            deferred: 0,
+            deferred_for: vec![0; batch].into(),
+            carried: Sent::default(),
+        })
+    }
+
     /// Moves dropped datagrams behind the good ones and counts both.
     fn sift(&mut self, report: &mut Received) {
         let mut good = self.used;
@@ -183,30 +209,6 @@ impl Epoll {
 }
 
 impl Backend for Epoll {
-    fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError> {
-        let mut wildcard = false;
-        let ports = sockets.into_iter().map(|socket| {
-            let address = socket::bound_address(&socket)?;
-            wildcard |= socket::is_wildcard(&address);
-            Port::watch(socket).map_err(OpenError::at(address, "watch the socket (epoll)"))
-        });
-        let ports: Box<[Port]> = ports.collect::<Result<_, _>>()?;
-        Ok(Self {
-            ports,
-            messages: Messages::new(2 * batch, wildcard),
-            batch,
-            turn: 0,
-            current: 0,
-            used: 0,
-            packets: 0,
-            lent: 0,
-            replies: vec![0; batch].into(),
-            deferred: 0,
-            deferred_for: vec![0; batch].into(),
-            carried: Sent::default(),
-        })
-    }
-
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         for port in &mut self.ports {
             if let Poll::Ready(ready) = port.socket.poll_ready(cx) {

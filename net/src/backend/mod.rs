@@ -12,6 +12,8 @@ pub(crate) mod contract;
 mod epoll;
 #[cfg(feature = "io-uring")]
 pub mod uring;
+#[cfg(feature = "af-xdp")]
+pub mod xdp;
 
 use std::io;
 use std::ops::AddAssign;
@@ -21,6 +23,8 @@ pub use epoll::Epoll;
 use socket2::Socket;
 #[cfg(feature = "io-uring")]
 pub use uring::IoUring;
+#[cfg(feature = "af-xdp")]
+pub use xdp::Xdp;
 
 use crate::route::Route;
 use crate::socket::{self, Granted, Listener, OpenError};
@@ -64,11 +68,10 @@ const BUSY_DATAGRAMS: usize = 8;
 /// and that nobody asks for any more, is either counted in a [`Received`] as dropped
 /// or handed on by [`next`](Self::next) exactly once; every reply is counted in exactly one
 /// [`Sent`].
+///
+/// How one is opened is its own matter. Each takes over the sockets of [`Options::bind`], which a
+/// [`Route`] names by index, and allocates nothing afterwards.
 pub trait Backend: Sized {
-    /// Takes over the sockets of [`Options::bind`], which a [`Route`] names by index, and builds the
-    /// buffers for batches of so many datagrams; nothing is allocated afterwards.
-    fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError>;
-
     /// Ready when some listener may have datagrams. A listener stops being ready only when the
     /// kernel has said that it is empty, so a worker may end its turn at any time and lose nothing.
     /// An error means that the runtime is gone.
@@ -173,8 +176,21 @@ pub struct Received {
     pub dropped: usize,
     /// Datagrams dropped because they were longer than a slot: no query is.
     pub oversize: usize,
+    /// Frames dropped because their lengths contradict each other: only where a backend sees whole
+    /// frames (AF_XDP).
+    pub malformed: usize,
+    /// Frames dropped for a wrong checksum, likewise.
+    pub corrupt: usize,
     /// Errors that the kernel reported in place of datagrams.
     pub errors: usize,
+}
+
+impl Received {
+    /// Datagrams taken from the kernel, good or not.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.packets + self.dropped + self.oversize + self.malformed + self.corrupt
+    }
 }
 
 /// What became of replies and answers.

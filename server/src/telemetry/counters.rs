@@ -54,6 +54,8 @@ counters! {
     DroppedResponse: "queries_dropped" {"reason" = "response"}, "Responses sent to us as if they were queries";
     DroppedPortZero: "queries_dropped" {"reason" = "port_zero"}, "Datagrams from source port 0, which no answer can reach";
     DroppedOversize: "queries_dropped" {"reason" = "oversize"}, "Datagrams longer than any query";
+    DroppedMalformed: "queries_dropped" {"reason" = "malformed_frame"}, "Frames whose lengths contradict each other (af-xdp)";
+    DroppedChecksum: "queries_dropped" {"reason" = "checksum"}, "Frames with a wrong checksum (af-xdp)";
     DroppedSendRefused: "queries_dropped" {"reason" = "send_refused"}, "Answers that the kernel did not accept";
     DroppedUnrenderable: "queries_dropped" {"reason" = "unrenderable"}, "Answers that did not fit into the buffer at all";
     DroppedDuplicate: "queries_dropped" {"reason" = "duplicate"}, "Queries that their client had asked already and waits for";

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
+use socket2::Socket;
 use swiftlet::clients::Clients;
 use swiftlet::desk::{Desk, Scratch};
 use swiftlet::lifecycle::{Lifecycle, Phase};
@@ -22,7 +23,7 @@ use swiftlet_net::backend::{Backend, Epoll, Options};
 #[cfg(feature = "io-uring")]
 use swiftlet_net::backend::{IoUring, uring};
 use swiftlet_net::clock::{Clock, Manual, Now};
-use swiftlet_net::socket::Listener;
+use swiftlet_net::socket::{Listener, OpenError};
 
 use super::{PATIENCE, TEST_BACKEND, free_port, service};
 
@@ -76,14 +77,14 @@ impl Inside {
                     #[cfg(feature = "io-uring")]
                     Ok("io-uring") => {
                         let runtime = uring::runtime().expect("io_uring works here");
-                        runtime.block_on(start.run::<IoUring>(desk));
+                        runtime.block_on(start.run(IoUring::open, desk));
                     }
                     Ok(other) if other != "epoll" => panic!("there is no backend {other} here"),
                     _ => {
                         let runtime =
                             tokio::runtime::Builder::new_current_thread().enable_all().build();
                         let local = tokio::task::LocalSet::new();
-                        local.block_on(&runtime.expect("a runtime"), start.run::<Epoll>(desk));
+                        local.block_on(&runtime.expect("a runtime"), start.run(Epoll::open, desk));
                     }
                 }
             }));
@@ -137,11 +138,15 @@ struct Start {
 }
 
 impl Start {
-    async fn run<B: Backend>(self, desk: impl FnOnce() -> Desk) {
+    async fn run<B: Backend>(
+        self,
+        open: impl FnOnce(Vec<Socket>, usize) -> Result<B, OpenError>,
+        desk: impl FnOnce() -> Desk,
+    ) {
         let Self { number, options, lifecycle, opened } = self;
         let bound = options.bind().expect("a free port").into_iter();
         let sockets = bound.map(|(socket, _)| socket).collect();
-        let backend = B::open(sockets, options.batch).expect("a backend");
+        let backend = open(sockets, options.batch).expect("a backend");
         let streams = Rc::new(Streams::new(number, PATIENCE));
         opened.send(()).expect("the test waits");
         drop(opened);

@@ -168,7 +168,7 @@ impl<B: Subject> Rig<B> {
     /// Echoes until so many datagrams came, good or not.
     fn echo(&mut self, total: usize) -> Vec<Route> {
         let mut routes = Vec::new();
-        while self.received.packets + self.received.dropped + self.received.oversize < total {
+        while self.received.taken() < total {
             routes.extend(self.turn(|_, len| len));
         }
         routes

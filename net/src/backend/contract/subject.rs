@@ -3,12 +3,16 @@
 
 use std::future::Future;
 
+use socket2::Socket;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::backend::{Backend, Epoll};
+use crate::socket::OpenError;
 
 pub(in crate::backend) trait Subject: Backend {
     type Runtime;
+
+    fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError>;
 
     /// Why it cannot run here.
     fn refusal() -> Option<String> {
@@ -37,6 +41,10 @@ pub(in crate::backend) fn runs_here<B: Subject>() -> bool {
 impl Subject for Epoll {
     type Runtime = Runtime;
 
+    fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError> {
+        Self::open(sockets, batch)
+    }
+
     fn runtime() -> Runtime {
         Builder::new_current_thread().enable_all().build().unwrap()
     }
@@ -49,6 +57,10 @@ impl Subject for Epoll {
 #[cfg(feature = "io-uring")]
 impl Subject for crate::backend::IoUring {
     type Runtime = crate::backend::uring::Runtime;
+
+    fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError> {
+        Self::open(sockets, batch)
+    }
 
     fn refusal() -> Option<String> {
         static REFUSAL: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();

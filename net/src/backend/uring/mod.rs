@@ -105,6 +105,40 @@ struct Outgoing {
 }
 
 impl IoUring {
+    /// Takes over these sockets and builds ring and buffers for batches of so many datagrams. To be
+    /// called inside the worker's [`runtime`].
+    pub fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError> {
+        let files: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        let mut wildcard = Vec::with_capacity(sockets.len());
+        let mut ports = Vec::with_capacity(sockets.len());
+        for socket in sockets {
+            let address = socket::bound_address(&socket)?;
+            wildcard.push(socket::is_wildcard(&address));
+            let socket =
+                Watched::new(socket).map_err(OpenError::at(address, "watch the socket (epoll)"))?;
+            ports.push(Port { socket, failed_turns: 0, since_empty: 0, deep: false });
+        }
+        let ring = Ring::open(&files, wildcard.into(), batch, batch)
+            .map_err(Unavailable::at("open a ring"))?;
+        Ok(Self {
+            ring,
+            batch,
+            ports: ports.into(),
+            turn: 0,
+            reading: Reading::default(),
+            arrivals: Vec::with_capacity(batch),
+            current: 0,
+            packets: Vec::with_capacity(batch),
+            lent: 0,
+            replies: vec![0; batch].into(),
+            deferred: Vec::with_capacity(batch),
+            outgoing: Vec::with_capacity(2 * batch),
+            failed: Vec::with_capacity(2 * batch),
+            errors: 0,
+            carried: Sent::default(),
+        })
+    }
+
     /// Slots that nobody has: 0, or they were lost.
     pub fn outstanding(&self) -> usize {
         self.ring.taken() - self.packets.len() - self.arrivals.len()
@@ -206,38 +240,6 @@ impl IoUring {
 }
 
 impl Backend for IoUring {
-    fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError> {
-        let files: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
-        let mut wildcard = Vec::with_capacity(sockets.len());
-        let mut ports = Vec::with_capacity(sockets.len());
-        for socket in sockets {
-            let address = socket::bound_address(&socket)?;
-            wildcard.push(socket::is_wildcard(&address));
-            let socket =
-                Watched::new(socket).map_err(OpenError::at(address, "watch the socket (epoll)"))?;
-            ports.push(Port { socket, failed_turns: 0, since_empty: 0, deep: false });
-        }
-        let ring = Ring::open(&files, wildcard.into(), batch, batch)
-            .map_err(Unavailable::at("open a ring"))?;
-        Ok(Self {
-            ring,
-            batch,
-            ports: ports.into(),
-            turn: 0,
-            reading: Reading::default(),
-            arrivals: Vec::with_capacity(batch),
-            current: 0,
-            packets: Vec::with_capacity(batch),
-            lent: 0,
-            replies: vec![0; batch].into(),
-            deferred: Vec::with_capacity(batch),
-            outgoing: Vec::with_capacity(2 * batch),
-            failed: Vec::with_capacity(2 * batch),
-            errors: 0,
-            carried: Sent::default(),
-        })
-    }
-
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.arrivals.is_empty() {
             return Poll::Ready(Ok(()));
