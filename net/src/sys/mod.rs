@@ -4,6 +4,8 @@
 //! `cmsg` and `sockaddr` read and write the kernel's structures as plain bytes and need no unsafe
 //! code.
 
+#[cfg(feature = "af-xdp")]
+pub(crate) mod bpf;
 pub(crate) mod client;
 pub(crate) mod cmsg;
 pub(crate) mod mmsg;

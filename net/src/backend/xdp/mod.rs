@@ -1,5 +1,6 @@
 //! Datagrams as whole frames over AF_XDP sockets, past the kernel's socket layer.
 
+mod error;
 pub mod filter;
 pub mod frame;
 pub mod interface;
@@ -16,7 +17,7 @@ use super::{Backend, Epoll, Packet, Received, Sent};
 use crate::route::Route;
 use crate::socket::OpenError;
 
-pub use self::interface::XdpError;
+pub use self::error::{Place, Step, XdpError};
 pub use self::queue::{QueueCounts, Share};
 
 /// What to attach to, and how.
@@ -83,7 +84,7 @@ pub struct FilterCounts {
 /// Attaches a filter to each interface and opens a socket for each of its queues; one share of
 /// them for each worker, some of which may be empty.
 pub fn open(_request: &Request) -> Result<(Attachment, Vec<Share>), XdpError> {
-    Err(XdpError::Unfinished)
+    Err(XdpError::NoFamily)
 }
 
 impl Attachment {
