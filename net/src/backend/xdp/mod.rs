@@ -1,10 +1,13 @@
 //! Datagrams as whole frames over AF_XDP sockets, past the kernel's socket layer.
 
+mod assembler;
 mod error;
 pub mod filter;
 pub mod frame;
 pub mod interface;
 mod queue;
+#[cfg(test)]
+mod rig;
 
 use std::fmt;
 use std::io;
