@@ -1,5 +1,6 @@
 //! Datagrams as whole frames over AF_XDP sockets, past the kernel's socket layer.
 
+mod checksum;
 pub mod filter;
 pub mod frame;
 pub mod interface;
