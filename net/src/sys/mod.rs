@@ -16,7 +16,11 @@ pub(crate) mod segments;
 pub(crate) mod sockaddr;
 pub(crate) mod sockopt;
 pub(crate) mod time;
+#[cfg(feature = "af-xdp")]
+pub(crate) mod umem;
 #[cfg(feature = "io-uring")]
 pub(crate) mod uring;
 pub mod watch_set;
 pub(crate) mod watched;
+#[cfg(feature = "af-xdp")]
+pub(crate) mod xsk;

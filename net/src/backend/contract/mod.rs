@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -27,21 +28,18 @@ use self::subject::Subject;
 pub(super) use self::subject::runs_here;
 use super::*;
 use crate::socket::probe;
+use crate::sys::sockopt;
 
 /// Makes one test of each function of these modules for an implementation.
 macro_rules! contract_suite {
     ($backend:ty: $($test:ident)*) => {
         $(#[test] fn $test() {
-            if super::runs_here::<$backend>() {
-                super::$test::<$backend>();
-            }
+            super::run::<$backend>(super::$test::<$backend>);
         })*
         #[test]
         #[ignore = "takes SWIFTLET_SOAK_SECONDS, 60 unless told otherwise"]
         fn soak() {
-            if super::runs_here::<$backend>() {
-                super::soak::<$backend>();
-            }
+            super::run::<$backend>(super::soak::<$backend>);
         }
     };
     ($backend:ty) => {
@@ -85,6 +83,22 @@ mod uring {
     contract_suite!(crate::backend::IoUring);
 }
 
+#[cfg(feature = "af-xdp")]
+mod xdp {
+    contract_suite!(crate::backend::Xdp);
+}
+
+/// Runs a test where its implementation can.
+fn run<B: Subject>(test: fn()) {
+    if runs_here::<B>() {
+        B::in_its_network(test);
+    }
+}
+
+/// Bytes of receive buffer to ask for. A datagram that went through an XDP program takes up to four
+/// times its length.
+const BUFFER: usize = 1 << 20;
+
 /// How long a condition may take before the test fails; never waited for otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -106,7 +120,7 @@ impl<B: Subject> Rig<B> {
         let listeners =
             listeners.iter().map(|address| Listener { address: on_free_port(address) }).collect();
         let runtime = B::runtime();
-        let options = Options { listeners, batch, ..Options::default() };
+        let options = Options { listeners, batch, recv_buffer: Some(BUFFER), ..Options::default() };
         let sockets: Vec<Socket> = options.bind()?.into_iter().map(|(socket, _)| socket).collect();
         let address = |socket: &Socket| socket.local_addr().unwrap().as_socket().unwrap();
         let addresses = sockets.iter().map(address).collect();
@@ -146,7 +160,7 @@ impl<B: Subject> Rig<B> {
         assert!(ahead.is_empty() || ahead.len() == received.packets);
         let mut routes = Vec::new();
         while let Some(packet) = self.backend.next() {
-            assert_eq!(packet.buf.len(), SLOT_LEN);
+            assert!((B::REPLY_MAX..=SLOT_LEN).contains(&packet.buf.len()));
             if let Some(seen) = ahead.get(routes.len()) {
                 assert_eq!(*seen, packet.buf[..packet.len]);
             }
@@ -205,6 +219,8 @@ pub(crate) fn on_free_port(address: &str) -> SocketAddr {
 fn client(address: &str) -> UdpSocket {
     let client = UdpSocket::bind(address).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
+    // More than the host's default needs a privilege, as does what makes it necessary.
+    let _ = sockopt::set(client.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER as i32);
     client
 }
 

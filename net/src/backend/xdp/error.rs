@@ -248,6 +248,11 @@ impl XdpError {
         matches!(self, Self::Attached { .. } | Self::AttachedAbove { .. })
     }
 
+    /// Whether the driver is what refuses, so that the mode that does without it may still do.
+    pub(super) fn is_for_native(&self) -> bool {
+        matches!(self, Self::NoNative { .. } | Self::Setup { .. })
+    }
+
     /// Says what a refusal of this step means.
     pub(crate) fn at(
         step: Step,

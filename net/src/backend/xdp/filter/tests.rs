@@ -17,8 +17,10 @@ const IP6: u16 = 0x86dd;
 const TAG: u16 = 0x8100;
 
 fn targets() -> Vec<Target> {
-    let target =
-        |vlan, address: &str, port| Target { vlan, address: address.parse().unwrap(), port };
+    let target = |vlan, address: &str, port| {
+        let address = address.parse().unwrap();
+        Target { vlan, address, port, interface: 1 }
+    };
     vec![
         target(None, "192.0.2.53", 53),
         target(None, "192.0.2.54", 53),
@@ -194,8 +196,9 @@ fn is_query(frame: &[u8], targets: &[Target]) -> bool {
     let ip = if vlan.is_some() { 18 } else { 14 };
     frame.len() <= MAX_FRAME as usize
         && frame[..6] == MAC
-        && addressed(ip, vlan)
-            .is_some_and(|(address, port)| targets.contains(&Target { vlan, address, port }))
+        && addressed(ip, vlan).is_some_and(|(address, port)| {
+            targets.contains(&Target { vlan, address, port, interface: 1 })
+        })
 }
 
 /// Runs the filter on a frame, and says whether it took it for a query. No socket is there.
@@ -239,6 +242,7 @@ fn as_many_targets_as_there_may_be() {
     let target = |at: usize| Target {
         vlan: Some(1 + at as u16),
         address: address(at).into(),
+        interface: 1,
         port: 1000 + at as u16,
     };
     let targets: Vec<_> = (0..MAX_TARGETS).map(target).collect();
@@ -261,7 +265,7 @@ fn loopback_has_an_empty_mac_address() {
     if !runs_here() {
         return;
     }
-    let target = Target { vlan: None, address: Ipv4Addr::LOCALHOST.into(), port: 53 };
+    let target = Target { vlan: None, address: Ipv4Addr::LOCALHOST.into(), port: 53, interface: 1 };
     let filter = Filter::load([0; 6], &[target], 1, MAX_FRAME).unwrap();
     let query = frame(&[], IP, &v4("127.0.0.1", &udp(53, 30)));
     assert!(taken(&filter, &with(query.clone(), 0, &[0; 6])));
