@@ -18,6 +18,7 @@ const PROG_TEST_RUN: u32 = 10;
 const PROG_GET_FD_BY_ID: u32 = 13;
 const OBJ_GET_INFO_BY_FD: u32 = 15;
 const LINK_CREATE: u32 = 28;
+const LINK_DETACH: u32 = 34;
 
 /// Types.
 const MAP_TYPE_PERCPU_ARRAY: u32 = 6;
@@ -68,9 +69,10 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 pub(crate) struct Program(OwnedFd);
 
-/// A program's place on an interface. Dropped by the last process that has it, the program is off.
+/// A program's place on an interface. Once this is dropped or its process has ended, in whatever way,
+/// the program is off.
 #[derive(Debug)]
-pub(crate) struct Link(#[expect(dead_code, reason = "held open")] OwnedFd);
+pub(crate) struct Link(OwnedFd);
 
 /// Why a program wasn't loaded.
 #[derive(Debug)]
@@ -182,6 +184,15 @@ impl Program {
         // SAFETY: the address and the length describe `frame`; no output is asked for.
         unsafe { bpf(PROG_TEST_RUN, &mut attr) }?;
         Ok((attr.returned, attr.duration))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Closing it would do, but a child process between fork and exec has a copy of the descriptor.
+        let mut attr = LinkDetach { link: self.0.as_raw_fd() };
+        // SAFETY: there are no addresses in it.
+        let _ = unsafe { bpf(LINK_DETACH, &mut attr) };
     }
 }
 
@@ -335,6 +346,11 @@ struct LinkCreate {
     flags: u32,
 }
 
+#[repr(C)]
+struct LinkDetach {
+    link: i32,
+}
+
 #[cfg(test)]
 #[repr(C)]
 struct TestRun {
@@ -373,6 +389,7 @@ impl Attr for MapCreate {}
 impl Attr for Element {}
 impl Attr for ProgramLoad {}
 impl Attr for LinkCreate {}
+impl Attr for LinkDetach {}
 #[cfg(test)]
 impl Attr for TestRun {}
 impl Attr for ById {}

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "af-xdp")]
 pub(crate) mod bpf;
+#[cfg(feature = "af-xdp")]
+pub(crate) mod channels;
 pub(crate) mod client;
 pub(crate) mod cmsg;
 pub(crate) mod mmsg;

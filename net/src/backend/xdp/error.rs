@@ -356,7 +356,7 @@ fn missing(needed: &[Capability]) -> Vec<&'static str> {
     let has = |bit: u32| effective >> bit & 1 == 1;
     needed
         .iter()
-        .filter(|&&capability| !has(capability.0) && !(capability == BPF && has(SYS_ADMIN)))
+        .filter(|&&capability| !(has(capability.0) || capability == BPF && has(SYS_ADMIN)))
         .map(|&(_, name)| name)
         .collect()
 }

@@ -18,6 +18,7 @@ pub mod error;
 pub mod filter;
 pub mod frame;
 pub mod interface;
+mod links;
 mod queue;
 #[cfg(test)]
 mod rig;

@@ -4,10 +4,14 @@
 //! Without a socket a frame that is a query is passed as well, and counted as unserved: so the
 //! decision is seen in the counters.
 
+use std::os::fd::AsFd;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::backend::xdp::rig::runs_here;
+use crate::sys::umem::Umem;
+use crate::sys::xsk::Xsk;
 
 const MAC: [u8; 6] = [0x02, 0x11, 0x22, 0x33, 0x44, 0x55];
 const MAX_FRAME: u32 = 1536;
@@ -230,6 +234,28 @@ fn the_frames_of_the_table() {
             assert_eq!(taken(&filter, &query[..len]), len >= shortest, "{len} bytes");
         }
     }
+}
+
+#[test]
+fn with_a_socket_queries_are_redirected() {
+    if !runs_here() {
+        return;
+    }
+    let filter = Filter::load(MAC, &targets(), 2, MAX_FRAME).unwrap();
+    // The program is run as if the frame came by queue 0. The map takes a socket before it is bound.
+    let (umem, _frames) = Umem::new(2048, 64).unwrap();
+    let socket = Xsk::open(umem, 64).unwrap();
+    filter.serve(1, socket.as_fd()).unwrap();
+    assert_eq!(filter.program.test_run(&query_v4(), 1).unwrap().0, XDP_PASS as u32);
+    filter.serve(0, socket.as_fd()).unwrap();
+    for (name, expected, frame) in table() {
+        let action = if expected { XDP_REDIRECT } else { XDP_PASS };
+        assert_eq!(filter.program.test_run(&frame, 1).unwrap().0, action as u32, "{name}");
+    }
+    let queries = table().iter().filter(|(_, expected, _)| *expected).count() as u64;
+    let passed = table().len() as u64 - queries;
+    assert_eq!(filter.counts(), FilterCounts { redirected: queries, unserved: 1, passed });
+    assert!(filter.serve(2, socket.as_fd()).is_err(), "there are two queues");
 }
 
 #[test]
