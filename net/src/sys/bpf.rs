@@ -57,9 +57,9 @@ pub(crate) struct Insn {
 #[derive(Debug)]
 pub(crate) struct SocketMap(OwnedFd);
 
-/// `N` counters, of which each CPU has its own (a per-CPU array with one entry).
+/// Counters, of which each CPU has its own (a per-CPU array).
 #[derive(Debug)]
-pub(crate) struct Counters<const N: usize> {
+pub(crate) struct Counters {
     map: OwnedFd,
     cpus: usize,
 }
@@ -106,17 +106,16 @@ impl SocketMap {
     }
 }
 
-impl<const N: usize> Counters<N> {
-    pub(crate) fn create(name: &str) -> io::Result<Self> {
+impl Counters {
+    pub(crate) fn create(name: &str, entries: u32) -> io::Result<Self> {
         let cpus = possible_cpus()?;
-        let map = create_map(MAP_TYPE_PERCPU_ARRAY, size_of::<[u64; N]>(), 1, name)?;
+        let map = create_map(MAP_TYPE_PERCPU_ARRAY, size_of::<u64>(), entries, name)?;
         Ok(Self { map, cpus })
     }
 
-    /// The sums over all CPUs.
-    pub(crate) fn read(&self) -> io::Result<[u64; N]> {
-        let key = 0u32;
-        let mut values = vec![[0u64; N]; self.cpus];
+    /// The sum over all CPUs of one of them.
+    pub(crate) fn read(&self, key: u32) -> io::Result<u64> {
+        let mut values = vec![0u64; self.cpus];
         let mut attr = Element {
             map: self.map.as_raw_fd(),
             pad: 0,
@@ -124,11 +123,10 @@ impl<const N: usize> Counters<N> {
             value: address(values.as_mut_ptr()),
             flags: 0,
         };
-        // SAFETY: the kernel writes a value for each possible CPU, and there is room for as many;
-        // both buffers outlive the call.
+        // SAFETY: the kernel reads a key of four bytes and writes a value of eight for each possible
+        // CPU, for as many of which there is room; both outlive the call.
         unsafe { bpf(MAP_LOOKUP_ELEM, &mut attr) }?;
-        let sum = |at: usize| values.iter().map(|value| value[at]).sum();
-        Ok(std::array::from_fn(sum))
+        Ok(values.iter().sum())
     }
 
     pub(crate) fn as_raw_fd(&self) -> i32 {

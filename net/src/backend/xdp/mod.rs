@@ -9,6 +9,7 @@
 //! computed, and a frame's number goes through four rings. One call sends the replies of a batch;
 //! nothing is allocated. Receiving takes no call at all.
 
+mod assembler;
 mod attachment;
 mod batch;
 mod checksum;
@@ -18,6 +19,8 @@ pub mod filter;
 pub mod frame;
 pub mod interface;
 mod queue;
+#[cfg(test)]
+mod rig;
 
 use std::fmt;
 use std::io;

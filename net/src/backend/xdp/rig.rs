@@ -1,0 +1,43 @@
+//! What tests of AF_XDP need: the privilege for it, and a network namespace of their own.
+//!
+//! A namespace belongs to a thread of the test and to the programs that it runs, and vanishes with them,
+//! with all interfaces in it. `/sys` shows another one there.
+
+use std::process::Command;
+use std::thread;
+
+use nix::sched::{CloneFlags, unshare};
+
+use crate::sys::bpf::Counters;
+
+/// Says so where AF_XDP is refused, which is a failure only where it must not be.
+pub(in crate::backend) fn runs_here() -> bool {
+    let Err(error) = Counters::create("probe", 1) else { return true };
+    let required = std::env::var_os("SWIFTLET_REQUIRE_AF_XDP").is_some_and(|set| set == "1");
+    assert!(!required, "SWIFTLET_REQUIRE_AF_XDP is set: no BPF map can be created: {error}");
+    eprintln!("skipped: AF_XDP needs root or CAP_NET_ADMIN, CAP_BPF and CAP_NET_RAW: {error}");
+    false
+}
+
+/// Runs `body` in a thread with a network namespace of its own, whose loopback is up.
+pub(in crate::backend) fn isolated(body: impl FnOnce() + Send) {
+    let inside = || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        run("ip link set lo up");
+        body();
+    };
+    let result = thread::scope(|scope| scope.spawn(inside).join());
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs a program, of words without blanks, to its good end, and returns what it said.
+pub(in crate::backend) fn run(command: &str) -> String {
+    let mut words = command.split_whitespace();
+    let program = words.next().unwrap();
+    let output = Command::new(program).args(words).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
