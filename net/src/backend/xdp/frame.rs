@@ -30,6 +30,9 @@ const V4: usize = 20;
 const V6: usize = 40;
 const UDP: usize = 8;
 
+/// What fits the 16 bits that an IPv4 packet has for its length.
+const PAYLOAD_MAX: u16 = u16::MAX - (V4 + UDP) as u16;
+
 /// EtherTypes, the protocol number of UDP, and what a reply has for a time to live (RFC 1700).
 const TYPE_TAG: [u8; 2] = [0x81, 0x00];
 const TYPE_V4: [u8; 2] = [0x08, 0x00];
@@ -185,7 +188,7 @@ impl Datagram {
     pub fn room(self, mtu: usize, capacity: usize) -> usize {
         let start = self.udp() + UDP;
         let frame = capacity.min(mtu.saturating_add(self.packet()));
-        frame.saturating_sub(start).min(usize::from(u16::MAX) - V4 - UDP)
+        frame.saturating_sub(start).min(usize::from(PAYLOAD_MAX))
     }
 
     /// What was asked.
@@ -237,11 +240,12 @@ impl Datagram {
     #[inline]
     #[must_use]
     pub fn finish(self, frame: &mut [u8], len: usize, id: u16) -> usize {
+        let udp_len = match u16::try_from(len) {
+            Ok(len) if len <= PAYLOAD_MAX => UDP as u16 + len,
+            _ => return 0,
+        };
         let end = self.udp() + UDP + len;
         let Some(frame) = frame.get_mut(..end) else {
-            return 0;
-        };
-        let Ok(udp_len) = u16::try_from(len + UDP + V4).map(|total| total - V4 as u16) else {
             return 0;
         };
         let (ethernet, packet) = frame.split_at_mut(self.packet());
