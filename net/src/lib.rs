@@ -15,9 +15,6 @@ mod cgroup;
 pub mod client;
 pub mod clock;
 pub mod cores;
-#[cfg(feature = "af-xdp")]
-#[doc(hidden)]
-pub mod fuzz;
 pub mod limits;
 pub mod memory;
 pub mod network;

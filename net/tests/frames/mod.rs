@@ -1,6 +1,7 @@
 //! The frames of the fuzz corpus, by name: what each file under `fuzz/corpus/frame/` holds, and what
 //! is to be made of it.
 
+pub(crate) mod batches;
 pub(crate) mod build;
 
 use swiftlet_net::backend::xdp::frame::Reject::{self, Corrupt, Malformed, Unanswerable};
