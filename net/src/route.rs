@@ -137,7 +137,8 @@ impl fmt::Debug for Route {
     }
 }
 
-fn widen([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+/// An IPv4 address in the room of an IPv6 one.
+pub(crate) fn widen([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 

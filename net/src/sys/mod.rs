@@ -4,6 +4,8 @@
 //! `cmsg` and `sockaddr` read and write the kernel's structures as plain bytes and need no unsafe
 //! code.
 
+#[cfg(feature = "af-xdp")]
+pub(crate) mod bpf;
 pub(crate) mod client;
 pub(crate) mod cmsg;
 pub(crate) mod mmsg;
@@ -14,7 +16,11 @@ pub(crate) mod segments;
 pub(crate) mod sockaddr;
 pub(crate) mod sockopt;
 pub(crate) mod time;
+#[cfg(feature = "af-xdp")]
+pub(crate) mod umem;
 #[cfg(feature = "io-uring")]
 pub(crate) mod uring;
 pub mod watch_set;
 pub(crate) mod watched;
+#[cfg(feature = "af-xdp")]
+pub(crate) mod xsk;

@@ -21,6 +21,15 @@ pub(crate) fn set_open_files(soft: u64, hard: u64) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The soft limit on locked memory, in bytes.
+#[cfg(feature = "af-xdp")]
+pub(crate) fn locked_memory() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writes.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    if result == 0 { Ok(limit.rlim_cur) } else { Err(io::Error::last_os_error()) }
+}
+
 /// User and system time of the child processes that have ended and been waited for, and of theirs.
 #[must_use]
 pub fn children_cpu() -> Duration {

@@ -85,6 +85,12 @@ impl Watched {
         result
     }
 
+    /// Whether the runtime watches it: then `try_read` reads only after a wake-up.
+    #[cfg(feature = "af-xdp")]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched
+    }
+
     /// Whether `try_read` would read now.
     #[cfg(feature = "io-uring")]
     pub(crate) fn is_ready(&self) -> bool {

@@ -6,11 +6,22 @@ use std::future::Future;
 use socket2::Socket;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::backend::{Backend, Epoll};
+use crate::backend::{Backend, Epoll, SLOT_LEN};
 use crate::socket::OpenError;
 
 pub(in crate::backend) trait Subject: Backend {
     type Runtime;
+
+    /// The longest reply that each query has room for, in bytes.
+    const REPLY_MAX: usize = SLOT_LEN;
+
+    /// What makes its tests fail rather than skip where it doesn't run.
+    const REQUIRED_BY: &str = "";
+
+    /// Runs a test in the network that it needs.
+    fn in_its_network(test: fn()) {
+        test();
+    }
 
     fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError>;
 
@@ -32,8 +43,8 @@ pub(in crate::backend) trait Subject: Backend {
 /// Says so where an implementation doesn't run, which is a failure only where it must.
 pub(in crate::backend) fn runs_here<B: Subject>() -> bool {
     let Some(reason) = B::refusal() else { return true };
-    let required = std::env::var_os("SWIFTLET_REQUIRE_IO_URING").is_some_and(|set| set == "1");
-    assert!(!required, "SWIFTLET_REQUIRE_IO_URING is set: {reason}");
+    let required = std::env::var_os(B::REQUIRED_BY).is_some_and(|set| set == "1");
+    assert!(!required, "{} is set: {reason}", B::REQUIRED_BY);
     eprintln!("skipped: {reason}");
     false
 }
@@ -58,6 +69,8 @@ impl Subject for Epoll {
 impl Subject for crate::backend::IoUring {
     type Runtime = crate::backend::uring::Runtime;
 
+    const REQUIRED_BY: &str = "SWIFTLET_REQUIRE_IO_URING";
+
     fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError> {
         Self::open(sockets, batch)
     }
@@ -78,5 +91,84 @@ impl Subject for crate::backend::IoUring {
 
     fn outstanding(&self) -> usize {
         self.outstanding()
+    }
+}
+
+#[cfg(feature = "af-xdp")]
+mod xdp {
+    use std::cell::RefCell;
+    use std::fs;
+    use std::process::Command;
+    use std::thread;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use crate::backend::Xdp;
+    use crate::backend::xdp::{Attachment, Mode, Request, open};
+
+    thread_local! {
+        /// Of this test's thread, which has the network for itself.
+        static ATTACHMENT: RefCell<Option<Attachment>> = const { RefCell::new(None) };
+    }
+
+    /// Over loopback in a network of the test's own: the generic mode, as loopback has no driver.
+    impl Subject for Xdp {
+        type Runtime = Runtime;
+
+        /// A frame of 4096 bytes without the kernel's 256 and the longest headers.
+        const REPLY_MAX: usize = 4096 - 256 - 66;
+
+        const REQUIRED_BY: &str = "SWIFTLET_REQUIRE_AF_XDP";
+
+        fn refusal() -> Option<String> {
+            (!nix::unistd::geteuid().is_root())
+                .then(|| "the tests of AF_XDP make networks of their own, as root".into())
+        }
+
+        fn in_its_network(test: fn()) {
+            let test = move || {
+                unshare(CloneFlags::CLONE_NEWNET).expect("a network of its own");
+                let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+                assert!(up.expect("ip of iproute2").success());
+                // What comes back over loopback by itself looks forged otherwise.
+                for setting in ["route_localnet", "accept_local"] {
+                    fs::write(format!("/proc/sys/net/ipv4/conf/all/{setting}"), "1").unwrap();
+                }
+                test();
+            };
+            if let Err(panic) = thread::spawn(test).join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+
+        fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError> {
+            let address = |socket: &Socket| socket.local_addr().unwrap().as_socket().unwrap();
+            let request = Request {
+                listeners: sockets.iter().map(address).collect(),
+                interfaces: vec!["lo".into()],
+                queues: None,
+                mode: Mode::Auto,
+                workers: 1,
+                batch,
+                busy_poll_us: 0,
+            };
+            ATTACHMENT.take();
+            let (attachment, mut shares) = open(&request)?;
+            ATTACHMENT.set(Some(attachment));
+            Self::open(sockets, batch, shares.remove(0))
+        }
+
+        fn runtime() -> Runtime {
+            Epoll::runtime()
+        }
+
+        fn block_on<F: Future>(runtime: &Runtime, future: F) -> F::Output {
+            runtime.block_on(future)
+        }
+
+        fn outstanding(&self) -> usize {
+            self.outstanding()
+        }
     }
 }

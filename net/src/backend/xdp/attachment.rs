@@ -1,0 +1,291 @@
+//! From a request to filters on their interfaces and queues for the workers; and what they counted.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::batch::{Destination, Destinations};
+use super::error::{Step, XdpError};
+use super::filter::{Filter, Link, Target};
+use super::frame::{HEADERS_MAX, Local};
+use super::interface::{Interface, attached, plan};
+use super::queue::{HEADROOM, Queue, RING_LEN, Tally};
+use super::{Mode, Request, Share};
+use crate::socket::is_wildcard;
+use crate::sys::sockopt;
+use crate::sys::umem::Umem;
+use crate::sys::xsk::{self, Copying, Failed, Xsk, statistics};
+
+/// Lengths of a frame that the kernel allows: one half page, or a whole one for long packets.
+const FRAME_LENS: [usize; 2] = [2048, 4096];
+
+/// Bytes that the socket's replies may occupy in the kernel: the whole ring, some 1 KiB each.
+const SEND_BUFFER: i32 = 4 << 20;
+
+/// SO_PREFER_BUSY_POLL and SO_BUSY_POLL_BUDGET (asm-generic/socket.h, Linux 5.11).
+const SO_PREFER_BUSY_POLL: i32 = 69;
+const SO_BUSY_POLL_BUDGET: i32 = 70;
+
+/// The filters on their interfaces. They vanish when this is dropped or the process ends, in
+/// whatever way; the frames then take the kernel's way to the ordinary sockets.
+pub struct Attachment {
+    filters: Vec<Filter>,
+    links: Mutex<Vec<Link>>,
+    interfaces: Vec<Served>,
+    queues: Vec<Watcher>,
+}
+
+/// One interface whose frames are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Its name.
+    pub name: String,
+    /// As the log says it: `native, zero-copy`, `native, copy`, `generic, copy`.
+    pub mode: &'static str,
+    /// The receive queues taken.
+    pub queues: Vec<u32>,
+}
+
+/// What the filter of one interface did since it was attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilterCounts {
+    /// Queries given to AF_XDP sockets.
+    pub redirected: u64,
+    /// Queries that came by a queue without a socket, and went on to the kernel.
+    pub unserved: u64,
+    /// Everything else: left to the kernel.
+    pub passed: u64,
+}
+
+/// What became of the frames of one queue. Of those that the filter redirected to it, each was
+/// received, dropped or found the ring full, or is on its way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// The interface's name.
+    pub interface: String,
+    /// The queue's number.
+    pub queue: u32,
+    /// Frames that the worker took from the ring, whatever became of them.
+    pub received: u64,
+    /// Replies given to the kernel.
+    pub answered: u64,
+    /// Frames that the kernel dropped for want of a free frame of ours (`rx_dropped`).
+    pub dropped: u64,
+    /// Frames that the kernel dropped because the receive ring was full (`rx_ring_full`).
+    pub ring_full: u64,
+    /// How often the kernel found the fill ring empty; each is counted as dropped too in copy mode.
+    pub fill_empty: u64,
+    /// Descriptors of ours that the kernel found invalid: always 0, or a defect.
+    pub invalid: u64,
+}
+
+/// What is left with the attachment of a queue that a worker has.
+struct Watcher {
+    interface: String,
+    queue: u32,
+    tally: Arc<Tally>,
+    socket: OwnedFd,
+}
+
+/// Attaches a filter to each interface and opens a socket for each of its queues; one share of
+/// them for each worker, some of which may be empty.
+pub fn open(request: &Request) -> Result<(Attachment, Vec<Share>), XdpError> {
+    let mut attachment = Attachment {
+        filters: Vec::new(),
+        links: Mutex::default(),
+        interfaces: Vec::new(),
+        queues: Vec::new(),
+    };
+    let busy_poll = request.busy_poll_us > 0;
+    let mut shares: Vec<Share> = Vec::new();
+    shares.resize_with(request.workers.max(1), || Share { queues: Vec::new(), busy_poll });
+    for (interface, targets) in plan(&request.listeners, &request.interfaces)? {
+        let name = &interface.name;
+        if let Some(program) =
+            attached(interface.index).map_err(XdpError::at(Step::ListInterfaces, name, None))?
+        {
+            return Err(XdpError::Attached { interface: name.clone(), program });
+        }
+        for (queue, number) in attachment.serve(request, &interface, &targets)? {
+            let worker = number as usize % shares.len();
+            shares[worker].queues.push(queue);
+        }
+    }
+    Ok((attachment, shares))
+}
+
+impl Attachment {
+    /// Attaches the filter, then binds a socket to each queue: some drivers only make room for
+    /// sockets when they have a program.
+    fn serve(
+        &mut self,
+        request: &Request,
+        interface: &Interface,
+        targets: &[Target],
+    ) -> Result<Vec<(Queue, u32)>, XdpError> {
+        let all = 0..interface.queues;
+        let numbers = request.queues.clone().unwrap_or_else(|| all.clone().collect());
+        if let Some(&queue) = numbers.iter().find(|queue| !all.contains(queue)) {
+            let (interface, queues) = (interface.name.clone(), interface.queues);
+            return Err(XdpError::NoQueue { interface, queue, queues });
+        }
+        // A tag may be in front of the longest packet.
+        let wanted = interface.mtu as usize + HEADERS_MAX + HEADROOM;
+        let [short, long] = FRAME_LENS;
+        let frame_len = if wanted <= short { short } else { long };
+        let longest = (frame_len - HEADROOM) as u32;
+        let filter = Filter::load(interface.mac, targets, interface.queues, longest)?;
+        let (link, native) = attach(&filter, interface, request.mode)?;
+        self.links.get_mut().unwrap_or_else(PoisonError::into_inner).push(link);
+        let mut queues = Vec::new();
+        let mut zero_copy = true;
+        for &number in &numbers {
+            let at = |step| XdpError::at(step, &interface.name, number);
+            let bytes = u64::from(2 * RING_LEN) * frame_len as u64;
+            let memory = Step::RegisterMemory { bytes };
+            let (umem, frames) = Umem::new(frame_len, 2 * RING_LEN).map_err(at(memory))?;
+            let xsk = Xsk::open(umem, RING_LEN).map_err(|Failed { step, source }| {
+                at(match step {
+                    xsk::Step::Socket => Step::OpenSocket,
+                    xsk::Step::Memory => memory,
+                    xsk::Step::Rings => Step::SetUpRings,
+                })(source)
+            })?;
+            set_up(xsk.as_fd(), request).map_err(at(Step::Tune))?;
+            let destinations = destinations(&request.listeners, targets);
+            let queue = Queue::new(
+                xsk,
+                frames,
+                interface.mtu as usize,
+                destinations,
+                request.batch,
+                seed(),
+            );
+            let copying = match request.mode {
+                Mode::ZeroCopy => Copying::Never,
+                Mode::Auto if native => Copying::AsNeeded,
+                _ => Copying::Always,
+            };
+            let bind = Step::Bind { zero_copy: copying == Copying::Never };
+            queue.bind(interface.index, number, copying).map_err(at(bind))?;
+            zero_copy &= queue.is_zero_copy();
+            filter.serve(number, queue.socket())?;
+            let socket = queue.socket().try_clone_to_owned().map_err(at(Step::Tune))?;
+            let (interface, tally) = (interface.name.clone(), Arc::clone(queue.tally()));
+            self.queues.push(Watcher { interface, queue: number, tally, socket });
+            queues.push((queue, number));
+        }
+        self.filters.push(filter);
+        let mode = match (native, zero_copy) {
+            (true, true) => "native, zero-copy",
+            (true, false) => "native, copy",
+            (false, _) => "generic, copy",
+        };
+        self.interfaces.push(Served { name: interface.name.clone(), mode, queues: numbers });
+        Ok(queues)
+    }
+
+    /// The interfaces, in the order of [`filter_counts`](Self::filter_counts).
+    #[must_use]
+    pub fn interfaces(&self) -> &[Served] {
+        &self.interfaces
+    }
+
+    /// Takes the filters off: from here on the kernel has all frames. Called again, nothing happens.
+    pub fn detach(&self) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// What the filters did.
+    #[must_use]
+    pub fn filter_counts(&self) -> Vec<FilterCounts> {
+        self.filters.iter().map(Filter::counts).collect()
+    }
+
+    /// What became of the frames of each queue of all interfaces.
+    #[must_use]
+    pub fn queue_counts(&self) -> Vec<QueueCounts> {
+        self.queues.iter().map(Watcher::counts).collect()
+    }
+}
+
+/// Attaches natively if the mode and the driver allow. Returns whether it is native.
+fn attach(filter: &Filter, interface: &Interface, mode: Mode) -> Result<(Link, bool), XdpError> {
+    let native = match mode {
+        Mode::Generic => None,
+        _ => Some(filter.attach(interface, false)),
+    };
+    match native {
+        Some(Ok(link)) => Ok((link, true)),
+        Some(Err(error)) if mode != Mode::Auto || !error.is_for_native() => Err(error),
+        _ => Ok((filter.attach(interface, true)?, false)),
+    }
+}
+
+/// Room for replies, and the polling of the device.
+fn set_up(socket: BorrowedFd<'_>, request: &Request) -> std::io::Result<()> {
+    let set = |name, value| sockopt::set(socket, libc::SOL_SOCKET, name, value);
+    if set(libc::SO_SNDBUFFORCE, SEND_BUFFER).is_err() {
+        set(libc::SO_SNDBUF, SEND_BUFFER)?;
+    }
+    if request.busy_poll_us > 0 {
+        set(SO_PREFER_BUSY_POLL, 1)?;
+        set(libc::SO_BUSY_POLL, request.busy_poll_us.try_into().unwrap_or(i32::MAX))?;
+        set(SO_BUSY_POLL_BUDGET, request.batch.try_into().unwrap_or(i32::MAX))?;
+    }
+    Ok(())
+}
+
+/// A number that nobody can foresee: the standard library's hash keys are random.
+fn seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Where the queries to these targets belong: to the listener with that very address, or else to one
+/// bound to a wildcard.
+fn destinations(listeners: &[SocketAddr], targets: &[Target]) -> Destinations {
+    let listener_of = |target: &Target| {
+        let serves = |listener: &SocketAddr, address: IpAddr| {
+            listener.port() == target.port && listener.ip() == address
+        };
+        let anything = match target.address {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let position = |address| listeners.iter().position(|listener| serves(listener, address));
+        position(target.address).or_else(|| position(anything))
+    };
+    let destination = |target: &Target| {
+        let listener = listener_of(target)?;
+        let (wildcard, interface) = (is_wildcard(&listeners[listener]), target.interface);
+        let local = Local::new(target.vlan, target.address, target.port);
+        Some((local, Destination { listener: listener as u16, wildcard, interface }))
+    };
+    Destinations::new(targets.iter().filter_map(destination))
+}
+
+impl Watcher {
+    fn counts(&self) -> QueueCounts {
+        let kernel = statistics(self.socket.as_fd()).ok();
+        let count = |of: fn(&libc::xdp_statistics) -> u64| kernel.as_ref().map_or(0, of);
+        QueueCounts {
+            interface: self.interface.clone(),
+            queue: self.queue,
+            received: self.tally.received.load(Relaxed),
+            answered: self.tally.answered.load(Relaxed),
+            dropped: count(|kernel| kernel.rx_dropped),
+            ring_full: count(|kernel| kernel.rx_ring_full),
+            fill_empty: count(|kernel| kernel.rx_fill_ring_empty_descs),
+            invalid: count(|kernel| kernel.rx_invalid_descs + kernel.tx_invalid_descs),
+        }
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment").field("interfaces", &self.interfaces).finish()
+    }
+}

@@ -1,0 +1,423 @@
+//! AF_XDP sockets: four rings shared with the kernel, each with one producer and one consumer
+//! (Documentation/networking/af_xdp.rst of Linux).
+//!
+//! ```text
+//!   fill        free frames      ours -> kernel   the kernel writes what arrives into them
+//!   rx          arrivals         kernel -> ours   frame, offset, length
+//!   tx          replies          ours -> kernel   they leave at the next `kick`
+//!   completion  sent frames      kernel -> ours   free again
+//! ```
+#![expect(unsafe_code, reason = "rings in memory shared with the kernel, and raw socket options")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::{NonNull, null, null_mut};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use libc::{c_int, c_void, socklen_t};
+
+use super::umem::{Frame, Mapping, Umem};
+
+/// An arrival or a reply: which part of a frame it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) frame: Frame,
+    /// Bytes before it in the frame.
+    pub(crate) start: u16,
+    /// Its length in bytes.
+    pub(crate) len: u16,
+}
+
+/// How a socket gets at the device's frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Copying {
+    /// Not at all (XDP_ZEROCOPY).
+    Never,
+    /// Each is copied (XDP_COPY).
+    Always,
+    /// As the driver can.
+    AsNeeded,
+}
+
+/// What became of a [`Xsk::kick`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kick {
+    /// The kernel has looked at all replies.
+    Done,
+    /// It has not: its budget for one call is used up, or memory or room is short for a while.
+    Again,
+    /// The device refused one, which is lost; others may be left.
+    Refused,
+    /// The interface is down or gone.
+    Down,
+}
+
+/// What a step of opening failed at, with what the kernel said.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) step: Step,
+    pub(crate) source: io::Error,
+}
+
+/// The steps of opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// socket(2).
+    Socket,
+    /// Pinning the memory (XDP_UMEM_REG).
+    Memory,
+    /// Making and mapping the rings.
+    Rings,
+}
+
+/// One socket with its rings. It is bound to one queue of one interface by [`bind`](Self::bind).
+pub(crate) struct Xsk {
+    fill: Ring<u64>,
+    rx: Ring<libc::xdp_desc>,
+    tx: Ring<libc::xdp_desc>,
+    completion: Ring<u64>,
+    umem: Umem,
+    // After the memory that it knows of, for fields are dropped in order.
+    socket: OwnedFd,
+}
+
+impl Xsk {
+    /// Makes a socket over this memory with rings of `ring_len` entries, a power of two.
+    pub(crate) fn open(umem: Umem, ring_len: u32) -> Result<Self, Failed> {
+        let at = |step| move |source| Failed { step, source };
+        let socket = new_socket().map_err(at(Step::Socket))?;
+        register(socket.as_fd(), &umem).map_err(at(Step::Memory))?;
+        for ring in [
+            libc::XDP_UMEM_FILL_RING,
+            libc::XDP_UMEM_COMPLETION_RING,
+            libc::XDP_RX_RING,
+            libc::XDP_TX_RING,
+        ] {
+            set(socket.as_fd(), ring, &ring_len).map_err(at(Step::Rings))?;
+        }
+        let rings = || {
+            // SAFETY: a structure of integers, for which zeroes are values.
+            let zeroes = unsafe { std::mem::zeroed() };
+            let offsets: libc::xdp_mmap_offsets =
+                get(socket.as_fd(), libc::XDP_MMAP_OFFSETS, zeroes)?;
+            let file = socket.as_fd();
+            Ok((
+                Ring::map(file, ring_len, libc::XDP_UMEM_PGOFF_FILL_RING as i64, &offsets.fr)?,
+                Ring::map(file, ring_len, libc::XDP_PGOFF_RX_RING, &offsets.rx)?,
+                Ring::map(file, ring_len, libc::XDP_PGOFF_TX_RING, &offsets.tx)?,
+                Ring::map(
+                    file,
+                    ring_len,
+                    libc::XDP_UMEM_PGOFF_COMPLETION_RING as i64,
+                    &offsets.cr,
+                )?,
+            ))
+        };
+        let (fill, rx, tx, completion) = rings().map_err(at(Step::Rings))?;
+        Ok(Self { fill, rx, tx, completion, umem, socket })
+    }
+
+    /// Binds the socket to a queue; frames may arrive from then on, if the filter sends any.
+    pub(crate) fn bind(&self, interface: u32, queue: u32, copying: Copying) -> io::Result<()> {
+        let copying = match copying {
+            Copying::Never => libc::XDP_ZEROCOPY,
+            Copying::Always => libc::XDP_COPY,
+            Copying::AsNeeded => 0,
+        };
+        let address = libc::sockaddr_xdp {
+            sxdp_family: libc::AF_XDP as u16,
+            sxdp_flags: copying | libc::XDP_USE_NEED_WAKEUP,
+            sxdp_ifindex: interface,
+            sxdp_queue_id: queue,
+            sxdp_shared_umem_fd: 0,
+        };
+        // SAFETY: the pointer and the length describe `address`, which outlives the call.
+        let result = unsafe {
+            libc::bind(
+                self.socket.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of_val(&address) as socklen_t,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Whether frames come without a copy.
+    pub(crate) fn is_zero_copy(&self) -> bool {
+        let options = get(self.socket.as_fd(), libc::XDP_OPTIONS, libc::xdp_options { flags: 0 });
+        options.is_ok_and(|options| options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
+    }
+
+    pub(crate) fn umem(&self) -> &Umem {
+        &self.umem
+    }
+
+    pub(crate) fn umem_mut(&mut self) -> &mut Umem {
+        &mut self.umem
+    }
+
+    /// Gives the kernel as many of these frames to write into as its ring has room for. Returns how
+    /// many.
+    pub(crate) fn fill(&mut self, free: &mut Vec<Frame>) -> usize {
+        let count = self.fill.room(free.len()).min(free.len());
+        for frame in free.drain(free.len() - count..) {
+            self.fill.push(self.umem.address(&frame));
+        }
+        self.fill.publish();
+        count
+    }
+
+    /// Whether the driver has stopped looking at the fill ring, so that a `poke` must tell it.
+    pub(crate) fn fill_needs_wake_up(&self) -> bool {
+        self.fill.needs_wake_up()
+    }
+
+    /// Takes at most `max` arrivals.
+    pub(crate) fn receive(&mut self, max: usize, arrivals: &mut Vec<Segment>) {
+        for _ in 0..self.rx.ready().min(max) {
+            let desc = self.rx.pop();
+            // An address out of bounds would be the kernel's defect.
+            let Some((number, start)) = self.umem.locate(desc.addr) else { continue };
+            let len = (desc.len as usize).min(self.umem.frame_len() - start);
+            let frame = Frame::returned(number);
+            arrivals.push(Segment { frame, start: start as u16, len: len as u16 });
+        }
+        self.rx.release();
+    }
+
+    /// Puts a reply into the ring; it leaves with the next [`kick`](Self::kick). Gives the frame
+    /// back if the ring is full.
+    pub(crate) fn transmit(&mut self, segment: Segment) -> Result<(), Frame> {
+        if self.tx.room(1) == 0 {
+            return Err(segment.frame);
+        }
+        let addr = self.umem.address(&segment.frame) + u64::from(segment.start);
+        self.tx.push(libc::xdp_desc { addr, len: segment.len.into(), options: 0 });
+        Ok(())
+    }
+
+    /// Makes the replies in the ring visible, and has the kernel send them if it must be told.
+    pub(crate) fn kick(&mut self) -> Kick {
+        self.tx.publish();
+        if !self.tx.needs_wake_up() {
+            return Kick::Done;
+        }
+        // SAFETY: there is no buffer and no address.
+        let result = unsafe {
+            libc::sendto(self.socket.as_raw_fd(), null(), 0, libc::MSG_DONTWAIT, null(), 0)
+        };
+        if result >= 0 {
+            return Kick::Done;
+        }
+        match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EBUSY) => Kick::Refused,
+            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => Kick::Down,
+            _ => Kick::Again,
+        }
+    }
+
+    /// Replies that the kernel has not taken yet.
+    pub(crate) fn unsent(&mut self) -> usize {
+        self.tx.left()
+    }
+
+    /// Has the driver look at its rings: for what it asked to be woken for, or to poll the device.
+    pub(crate) fn poke(&self) {
+        // SAFETY: there is no buffer and no address.
+        let _ = unsafe {
+            libc::recvfrom(
+                self.socket.as_raw_fd(),
+                null_mut(),
+                0,
+                libc::MSG_DONTWAIT,
+                null_mut(),
+                null_mut(),
+            )
+        };
+    }
+
+    /// Takes the frames that have been sent. Returns how many.
+    pub(crate) fn complete(&mut self, free: &mut Vec<Frame>) -> usize {
+        let count = self.completion.ready();
+        for _ in 0..count {
+            let address = self.completion.pop();
+            free.extend(self.umem.locate(address).map(|(number, _)| Frame::returned(number)));
+        }
+        self.completion.release();
+        count
+    }
+}
+
+impl AsFd for Xsk {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// What the kernel counted at a socket (XDP_STATISTICS).
+pub(crate) fn statistics(socket: BorrowedFd<'_>) -> io::Result<libc::xdp_statistics> {
+    // SAFETY: a structure of integers, for which zeroes are values.
+    let zeroes = unsafe { std::mem::zeroed() };
+    get(socket, libc::XDP_STATISTICS, zeroes)
+}
+
+fn new_socket() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn register(socket: BorrowedFd<'_>, umem: &Umem) -> io::Result<()> {
+    let area = umem.area();
+    let registration = libc::xdp_umem_reg {
+        addr: area.first().as_ptr() as u64,
+        len: area.len() as u64,
+        chunk_size: umem.frame_len() as u32,
+        headroom: 0,
+        flags: 0,
+        tx_metadata_len: 0,
+    };
+    set(socket, libc::XDP_UMEM_REG, &registration)
+}
+
+fn set<T>(socket: BorrowedFd<'_>, name: c_int, value: &T) -> io::Result<()> {
+    // SAFETY: the pointer and the length describe `value`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_XDP,
+            name,
+            (&raw const *value).cast(),
+            size_of::<T>() as socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Asks for an option; an older kernel writes a shorter one over the start of `value`. Only for
+/// structures of integers.
+fn get<T: Copy>(socket: BorrowedFd<'_>, name: c_int, mut value: T) -> io::Result<T> {
+    let mut len = size_of::<T>() as socklen_t;
+    let into: *mut c_void = (&raw mut value).cast();
+    // SAFETY: the pointer and the length describe `value`; the kernel writes at most `len` bytes,
+    // and any bytes are integers.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_XDP, name, into, &raw mut len) };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+/// One side of a ring. Which side it is says who calls what: a producer `room`, `push`
+/// and `publish`, a consumer `ready`, `pop` and `release`.
+///
+/// Invariant: `entries` leads to `mask + 1` values within the mapping, and `0 <= produced -
+/// consumed <= mask + 1`, modulo 2^32.
+struct Ring<T> {
+    entries: NonNull<T>,
+    producer: NonNull<AtomicU32>,
+    consumer: NonNull<AtomicU32>,
+    flags: NonNull<AtomicU32>,
+    mask: u32,
+    /// As this side knows it: its own index is ahead of the shared one until it is published, the
+    /// other's is behind.
+    produced: u32,
+    consumed: u32,
+    _mapping: Mapping,
+}
+
+// SAFETY: the pointers lead into the mapping, which goes along and belongs to no thread.
+unsafe impl<T: Send> Send for Ring<T> {}
+
+impl<T: Copy> Ring<T> {
+    fn map(
+        socket: BorrowedFd<'_>,
+        len: u32,
+        which: i64,
+        offsets: &libc::xdp_ring_offset,
+    ) -> io::Result<Self> {
+        let bytes = offsets.desc as usize + len as usize * size_of::<T>();
+        let mapping = Mapping::shared(socket, bytes, which)?;
+        let at = |offset: u64| {
+            assert!((offset as usize) < mapping.len(), "a ring's offset lies in its mapping");
+            // SAFETY: within the mapping, by the assertion.
+            unsafe { mapping.first().add(offset as usize) }
+        };
+        Ok(Self {
+            entries: at(offsets.desc).cast(),
+            producer: at(offsets.producer).cast(),
+            consumer: at(offsets.consumer).cast(),
+            flags: at(offsets.flags).cast(),
+            mask: len - 1,
+            produced: 0,
+            consumed: 0,
+            _mapping: mapping,
+        })
+    }
+
+    /// Entries that may be pushed. The kernel's word is looked at only if there seem to be fewer
+    /// than wanted.
+    fn room(&mut self, wanted: usize) -> usize {
+        let room =
+            |ring: &Self| (ring.mask + 1 - ring.produced.wrapping_sub(ring.consumed)) as usize;
+        if room(self) < wanted {
+            self.consumed = shared(&self.consumer).load(Ordering::Acquire);
+        }
+        room(self)
+    }
+
+    /// Puts an entry in; there must be room.
+    fn push(&mut self, entry: T) {
+        let at = self.entry(self.produced);
+        // SAFETY: it lies in the ring, and the kernel reads it only once it is published.
+        unsafe { at.write(entry) };
+        self.produced = self.produced.wrapping_add(1);
+    }
+
+    fn publish(&self) {
+        shared(&self.producer).store(self.produced, Ordering::Release);
+    }
+
+    /// Entries that may be popped.
+    fn ready(&mut self) -> usize {
+        self.produced = shared(&self.producer).load(Ordering::Acquire);
+        self.produced.wrapping_sub(self.consumed) as usize
+    }
+
+    /// Takes an entry; there must be one.
+    fn pop(&mut self) -> T {
+        let at = self.entry(self.consumed);
+        self.consumed = self.consumed.wrapping_add(1);
+        // SAFETY: it lies in the ring; the kernel has written it and leaves it alone until it is
+        // released.
+        unsafe { at.read() }
+    }
+
+    fn release(&self) {
+        shared(&self.consumer).store(self.consumed, Ordering::Release);
+    }
+
+    /// Entries that were pushed and not consumed.
+    fn left(&mut self) -> usize {
+        self.consumed = shared(&self.consumer).load(Ordering::Acquire);
+        self.produced.wrapping_sub(self.consumed) as usize
+    }
+
+    fn needs_wake_up(&self) -> bool {
+        shared(&self.flags).load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
+    }
+
+    fn entry(&self, index: u32) -> NonNull<T> {
+        // SAFETY: masked, so within the entries.
+        unsafe { self.entries.add((index & self.mask) as usize) }
+    }
+}
+
+/// A word that the kernel reads and writes too.
+fn shared(word: &NonNull<AtomicU32>) -> &AtomicU32 {
+    // SAFETY: it lies in a mapping that lives as long as the ring whose field is borrowed, is
+    // aligned, and is only accessed atomically on either side.
+    unsafe { word.as_ref() }
+}
