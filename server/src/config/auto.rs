@@ -74,8 +74,8 @@ const PROCESS_FILES: u64 = 96;
 const RUNTIME_FILES: u64 = 12;
 const LISTENER_FILES: u64 = 4;
 
-/// Open files of af-xdp in all: five for each interface (link, program, three maps) and three for each of its queues (socket,
-/// gate, handle), for some eighty queues.
+/// Open files of af-xdp in all: link, program and two maps of each interface, and four for each of its queues
+/// (socket, gate and two handles); so many are enough for sixty queues.
 const XDP_FILES: u64 = 256;
 
 /// One line of `swiftlet config`.
