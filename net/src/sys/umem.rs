@@ -14,10 +14,6 @@ use std::slice;
 pub(crate) struct Frame(u32);
 
 impl Frame {
-    pub(super) fn number(&self) -> u32 {
-        self.0
-    }
-
     /// The frame is with us again: the kernel has said so in a ring.
     pub(super) fn returned(number: u32) -> Self {
         Self(number)

@@ -85,10 +85,10 @@ impl Watched {
         result
     }
 
-    /// Whether the runtime watches it: then `try_read` reads only after a wake-up.
+    /// Whether the runtime has seen it readable since it was last empty.
     #[cfg(feature = "af-xdp")]
-    pub(crate) fn is_watched(&self) -> bool {
-        self.watched
+    pub(crate) fn is_woken(&self) -> bool {
+        self.watched && self.gate.try_io(Interest::READABLE, |_| Ok(())).is_ok()
     }
 
     /// Whether `try_read` would read now.
@@ -98,7 +98,7 @@ impl Watched {
     }
 
     /// As after a `try_read` that returned `WouldBlock`.
-    #[cfg(feature = "io-uring")]
+    #[cfg(any(feature = "io-uring", feature = "af-xdp"))]
     pub(crate) fn set_empty(&mut self) {
         let _ = self.try_read(|_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }

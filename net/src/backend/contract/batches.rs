@@ -24,7 +24,8 @@ pub(super) fn a_flooded_listener_does_not_starve_another<B: Subject>() {
     client.send_to(b"quiet", rig.addresses[2]).unwrap();
     // The runtime must see the two sockets: it looks when a task yields.
     B::block_on(&rig.runtime, async { tokio::time::sleep(Duration::from_millis(1)).await });
-    let turns: Vec<u16> = (0..4).map(|_| rig.turn(|_, len| len)[0].listener).collect();
+    let turns: Vec<u16> =
+        (0..B::TURNS_UNTIL_SERVED).map(|_| rig.turn(|_, len| len)[0].listener).collect();
     assert!(turns.contains(&0) && turns.contains(&2), "listeners served: {turns:?}");
 }
 
@@ -53,7 +54,8 @@ pub(super) fn datagrams_from_port_zero_are_dropped_and_counted<B: Subject>() {
 pub(super) fn a_refused_reply_does_not_stop_the_batch<B: Subject>() {
     let mut rig = Rig::<B>::new(&["127.0.0.1:0"], 16);
     let client = client("127.0.0.1:0");
-    // Replies to the broadcast address are forbidden without SO_BROADCAST (EACCES).
+    // Replies to the broadcast address are forbidden without SO_BROADCAST (EACCES), if such a
+    // datagram is taken in at all.
     let broadcast = SocketAddrV4::new(Ipv4Addr::BROADCAST, 5353);
     for at in 0..15 {
         if at % 4 == 0 {
@@ -65,7 +67,7 @@ pub(super) fn a_refused_reply_does_not_stop_the_batch<B: Subject>() {
         }
     }
     rig.echo(15);
-    assert_eq!(rig.sent, Sent { accepted: 11, refused: 4 });
+    assert_eq!((rig.sent.accepted, rig.sent.refused + rig.received.dropped), (11, 4));
     let expected = multiset((0..15).filter(|at| at % 4 != 0).map(|at| vec![at]));
     assert_eq!(multiset((0..11).map(|_| take(&client).0)), expected);
 }

@@ -15,6 +15,9 @@ pub(in crate::backend) trait Subject: Backend {
     /// The longest reply that each query has room for, in bytes.
     const REPLY_MAX: usize = SLOT_LEN;
 
+    /// Turns until each of three listeners was served, with 36 datagrams in front of one.
+    const TURNS_UNTIL_SERVED: usize = 4;
+
     /// What makes its tests fail rather than skip where it doesn't run.
     const REQUIRED_BY: &str = "";
 
@@ -118,6 +121,9 @@ mod xdp {
 
         /// A frame of 4096 bytes without the kernel's 256 and the longest headers.
         const REPLY_MAX: usize = 4096 - 256 - 66;
+
+        /// A queue has the datagrams of all listeners in their order.
+        const TURNS_UNTIL_SERVED: usize = 10;
 
         const REQUIRED_BY: &str = "SWIFTLET_REQUIRE_AF_XDP";
 

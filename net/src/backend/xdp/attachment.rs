@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::batch::{Destination, Destinations};
 use super::error::{Step, XdpError};
@@ -24,6 +27,11 @@ const FRAME_LENS: [usize; 2] = [2048, 4096];
 
 /// Bytes that the socket's replies may occupy in the kernel: the whole ring, some 1 KiB each.
 const SEND_BUFFER: i32 = 4 << 20;
+
+/// How long a queue may take to be free after the socket that had it was closed: the kernel lets go of
+/// it in a work queue of its own, after an RCU grace period. And how often that is looked at.
+const RELEASE: Duration = Duration::from_secs(1);
+const RELEASE_LOOK: Duration = Duration::from_millis(2);
 
 /// SO_PREFER_BUSY_POLL and SO_BUSY_POLL_BUDGET (asm-generic/socket.h, Linux 5.11).
 const SO_PREFER_BUSY_POLL: i32 = 69;
@@ -170,7 +178,7 @@ impl Attachment {
                 _ => Copying::Always,
             };
             let bind = Step::Bind { zero_copy: copying == Copying::Never };
-            queue.bind(interface.index, number, copying).map_err(at(bind))?;
+            bind_once_free(&queue, interface.index, number, copying).map_err(at(bind))?;
             zero_copy &= queue.is_zero_copy();
             filter.serve(number, queue.socket())?;
             let socket = queue.socket().try_clone_to_owned().map_err(at(Step::Tune))?;
@@ -225,8 +233,23 @@ fn attach(filter: &Filter, interface: &Interface, mode: Mode) -> Result<(Link, b
     }
 }
 
+/// Binds a queue that a predecessor may still be leaving.
+fn bind_once_free(queue: &Queue, interface: u32, number: u32, copying: Copying) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match queue.bind(interface, number, copying) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EBUSY) && begun.elapsed() < RELEASE =>
+            {
+                thread::sleep(RELEASE_LOOK);
+            }
+            bound => return bound,
+        }
+    }
+}
+
 /// Room for replies, and the polling of the device.
-fn set_up(socket: BorrowedFd<'_>, request: &Request) -> std::io::Result<()> {
+fn set_up(socket: BorrowedFd<'_>, request: &Request) -> io::Result<()> {
     let set = |name, value| sockopt::set(socket, libc::SOL_SOCKET, name, value);
     if set(libc::SO_SNDBUFFORCE, SEND_BUFFER).is_err() {
         set(libc::SO_SNDBUF, SEND_BUFFER)?;

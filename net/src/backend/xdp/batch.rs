@@ -154,3 +154,110 @@ impl Destinations {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADERS: usize = 42;
+
+    /// A query over IPv4 from 192.0.2.1:1234 to 192.0.2.2:53, without a UDP checksum.
+    fn query(payload: &[u8]) -> Vec<u8> {
+        let [udp, ip] = [8 + payload.len(), 28 + payload.len()].map(|len| len as u8);
+        let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
+        frame.extend([0x45, 0, 0, ip, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+        let checksum = !crate::backend::xdp::checksum::fold(crate::backend::xdp::checksum::sum(
+            &frame[14..34],
+        ));
+        frame[24..26].copy_from_slice(&checksum.to_ne_bytes());
+        frame.extend([0x04, 0xd2, 0, 53, 0, udp, 0, 0]);
+        frame.extend(payload);
+        frame
+    }
+
+    struct Rig {
+        umem: Umem,
+        free: Vec<Frame>,
+        batch: Batch,
+        destinations: Destinations,
+        count: usize,
+    }
+
+    impl Rig {
+        fn new(count: u32) -> Self {
+            let (umem, free) = Umem::new(2048, count).unwrap();
+            let local = Local::new(None, "192.0.2.2".parse().unwrap(), 53);
+            let destination = Destination { listener: 3, wildcard: true, interface: 7 };
+            let destinations = Destinations::new([(local, destination)]);
+            Self { umem, free, batch: Batch::new(4), destinations, count: count as usize }
+        }
+
+        fn take(&mut self, frames: &[Vec<u8>]) -> Received {
+            let arrive = |bytes: &Vec<u8>| {
+                let mut frame = self.free.pop().expect("a free frame");
+                self.umem.bytes_mut(&mut frame)[256..256 + bytes.len()].copy_from_slice(bytes);
+                Segment { frame, start: 256, len: bytes.len() as u16 }
+            };
+            let mut arrivals = frames.iter().map(arrive).collect();
+            let Self { batch, umem, destinations, free, .. } = self;
+            let received = batch.take(&mut arrivals, umem, destinations, free);
+            assert_eq!(self.free.len() + self.batch.held(), self.count);
+            received
+        }
+
+        /// The replies, whose frames are free again.
+        fn finish(&mut self) -> Vec<Vec<u8>> {
+            let mut replies = Vec::new();
+            self.batch.finish(&mut self.umem, &mut self.free, &mut replies, || 7);
+            assert_eq!((self.free.len() + replies.len(), self.batch.held()), (self.count, 0));
+            let bytes = replies
+                .iter()
+                .map(|segment| part(self.umem.bytes(&segment.frame), segment).to_vec());
+            let bytes = bytes.collect();
+            self.free.extend(replies.into_iter().map(|segment| segment.frame));
+            bytes
+        }
+    }
+
+    #[test]
+    fn replies_go_back_in_the_frame_of_their_query() {
+        let mut rig = Rig::new(4);
+        let received = rig.take(&[query(b"one"), query(b""), query(b"three")]);
+        assert_eq!(received, Received { packets: 3, ..Received::default() });
+        assert_eq!(rig.batch.peek(2, &rig.umem), Some(&b"three"[..]));
+        let packet = rig.batch.next(&mut rig.umem, 1500).unwrap();
+        assert_eq!((packet.len, packet.buf.len()), (3, 1500 - 28));
+        assert_eq!(packet.route.peer(), "192.0.2.1:1234".parse().unwrap());
+        assert_eq!(packet.route.local(), Some("192.0.2.2".parse().unwrap()));
+        assert_eq!((packet.route.listener, packet.route.interface()), (3, 7));
+        packet.buf[..4].copy_from_slice(b"eins");
+        packet.reply(4);
+        // Without a reply, and never handed on.
+        assert_eq!(rig.batch.next(&mut rig.umem, 1500).unwrap().len, 0);
+        assert_eq!(rig.batch.peek(0, &rig.umem), Some(&b"three"[..]));
+
+        let [reply] = &rig.finish()[..] else { panic!("one reply") };
+        assert_eq!(reply[HEADERS..], *b"eins");
+        assert_eq!(reply[26..34], [192, 0, 2, 2, 192, 0, 2, 1]);
+        assert!(rig.batch.next(&mut rig.umem, 1500).is_none());
+    }
+
+    #[test]
+    fn frames_that_are_no_good_are_counted_and_free_again() {
+        let mut rig = Rig::new(8);
+        let spoiled = |at: usize, value| {
+            let mut frame = query(b"x");
+            frame[at] = value;
+            frame
+        };
+        let other_port = spoiled(37, 54);
+        let frames =
+            [vec![], spoiled(12, 9), spoiled(22, 65), spoiled(39, 200), other_port, query(b"ok")];
+        let received = rig.take(&frames);
+        let expected = Received { packets: 1, malformed: 4, corrupt: 1, ..Received::default() };
+        assert_eq!(received, expected);
+        assert_eq!(rig.batch.next(&mut rig.umem, 1500).unwrap().len, 2);
+        rig.batch.forget(&mut rig.free);
+        assert_eq!(rig.free.len(), 8);
+    }
+}

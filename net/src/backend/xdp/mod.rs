@@ -231,7 +231,8 @@ impl Port {
         Ok(Self { queue, gate: Watched::new(socket.into())?, since_empty: 0, dead: false })
     }
 
-    /// Receives one batch if anything has come.
+    /// Receives one batch if anything has come; what comes after a look that found nothing wakes the
+    /// worker.
     fn receive(
         &mut self,
         max: usize,
@@ -243,25 +244,20 @@ impl Port {
         if *dead {
             return None;
         }
-        let woken = gate.is_watched();
-        let received = gate.try_read(|socket| {
-            let mut received = queue.receive(max, batch);
-            if received.is_none() && busy_poll {
-                queue.poll_device();
-                received = queue.receive(max, batch);
-            }
-            if let Some(received) = received {
-                return Ok(received);
-            }
+        // A ring is memory: whether it is empty is seen without being told.
+        let mut received = queue.receive(max, batch);
+        if received.is_none() && busy_poll {
+            queue.poll_device();
+            received = queue.receive(max, batch);
+        }
+        let Some(received) = received else {
             // Woken for nothing: an interface that is removed says so once, by an error.
-            if woken && let Ok(Some(_)) = socket.take_error() {
+            if gate.is_woken() && matches!(gate.socket().take_error(), Ok(Some(_))) {
                 *errors += 1;
                 *dead = true;
             }
-            Err(io::ErrorKind::WouldBlock.into())
-        });
-        let Ok(received) = received else {
             *since_empty = 0;
+            gate.set_empty();
             return None;
         };
         *since_empty = since_empty.saturating_add(received.taken());
