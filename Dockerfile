@@ -14,7 +14,7 @@ RUN apt-get update -qq \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 # Beside the default features: every backend, so that SWIFTLET_BACKEND has the choice.
-ARG FEATURES="io-uring"
+ARG FEATURES="io-uring,af-xdp"
 ENV CARGO_BUILD_TARGET=host-tuple \
     CARGO_PROFILE_RELEASE_STRIP=debuginfo \
     CARGO_TARGET_DIR=/target \
@@ -27,9 +27,10 @@ RUN find . -name '*.rs' -exec touch {} + \
     && cargo build --release --locked -p swiftlet --features "${FEATURES}" \
     && install -D --target-directory=/image /target/*/release/swiftlet \
     && /image/swiftlet --version
-# For ports below 1024 without root. Only permitted, not effective: the program takes it up at start if it
-# may, and an engine that withholds it (--cap-drop ALL) can still run the program.
-RUN setcap cap_net_bind_service=+p /image/swiftlet
+# For ports below 1024 and for af-xdp without root. Only permitted, not effective: the program takes up at start
+# what it may have and needs and drops the rest, and an engine that withholds them (--cap-drop ALL) can still
+# run the program.
+RUN setcap cap_net_bind_service,cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock=+p /image/swiftlet
 
 FROM scratch
 ARG VERSION=unknown

@@ -31,10 +31,13 @@ help: ## show this list
 run: ## build and start the server on port 5300 of loopback
 	cargo run --release
 
-test: packages check ## format, lints, unit, property and end-to-end tests
-	cargo test --workspace
+# One build for all of them: a feature only adds, so the tests of the default server hold with af-xdp too.
+test: packages check ## format, lints, unit, property and end-to-end tests; those of AF_XDP as root
+	cargo test --workspace --features swiftlet/af-xdp,swiftlet-bench/af-xdp
+	@bpftool prog show >/dev/null 2>&1 || \
+	    echo "skipped: the tests over AF_XDP, for they need root and bpf(2) (SWIFTLET_REQUIRE_AF_XDP=1 makes them fail)"
 
-features: packages $(HACK) ## lints and tests with each feature alone, none and all; end-to-end over io_uring
+features: packages $(HACK) ## lints and tests with each feature alone, none and all; end-to-end over io_uring and AF_XDP
 	@.ci/test-features $(HACK)
 
 # Unoptimized, for it is waited for longer than it runs.
@@ -62,6 +65,9 @@ fuzz: ## run each fuzz target for SECONDS_EACH (needs nightly and cargo-fuzz)
 	cd parser && for target in query response template_round_trip; do \
 	    cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS_EACH) || exit 1; \
 	done
+	cd net && for target in frame batch; do \
+	    cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS_EACH) || exit 1; \
+	done
 
 loom: ## the cache's readers and writers in every order that matters
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom \
@@ -71,7 +77,7 @@ miri: ## the cache's unsafe parts under Miri, in some ten minutes (needs nightly
 	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p swiftlet-cache --lib segmented
 
 soak: ## cache and backends for some minutes: every answer checked, memory and slots watched
-	SWIFTLET_SOAK_SECONDS=60 cargo test --release -p swiftlet-net --features io-uring --lib \
+	SWIFTLET_SOAK_SECONDS=60 cargo test --release -p swiftlet-net --features io-uring,af-xdp --lib \
 	    contract -- --ignored --nocapture --test-threads 1
 	SWIFTLET_SOAK_SECONDS=60 cargo test --release -p swiftlet-cache --test stress -- --nocapture
 	for mib in 64 256; do SWIFTLET_SOAK_SECONDS=60 SWIFTLET_SOAK_MIB=$$mib cargo test --release \

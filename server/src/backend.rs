@@ -12,6 +12,9 @@ pub enum Kind {
     /// `swiftlet_net::backend::IoUring`.
     #[cfg(feature = "io-uring")]
     IoUring,
+    /// `swiftlet_net::backend::Xdp`.
+    #[cfg(feature = "af-xdp")]
+    AfXdp,
 }
 
 impl Kind {
@@ -22,12 +25,15 @@ impl Kind {
             Self::Epoll => "epoll",
             #[cfg(feature = "io-uring")]
             Self::IoUring => "io-uring",
+            #[cfg(feature = "af-xdp")]
+            Self::AfXdp => "af-xdp",
         }
     }
 }
 
 /// In order of merit as measured: bench/results/backends.md. Over UDP sockets io_uring saves few system
-/// calls and no work behind them.
+/// calls and no work behind them. af-xdp is not among them: it goes around the host's firewall, so it is only
+/// for the asking.
 const BY_MERIT: [Candidate; 2] = [
     Candidate { name: "epoll", probe: || Ok(Kind::Epoll) },
     Candidate { name: "io-uring", probe: probe_io_uring },
@@ -60,7 +66,7 @@ pub struct Choice {
     pub why: String,
 }
 
-/// Chooses the backend, and tries whether it works here.
+/// Chooses the backend, and tries whether it works here; af-xdp is found out about when it is opened.
 ///
 /// # Errors
 ///
@@ -73,6 +79,7 @@ pub fn choose(asked: config::Backend) -> Result<Choice, Absent> {
         config::Backend::Auto => best_of(&BY_MERIT),
         config::Backend::Epoll => explicit(|| Ok(Kind::Epoll)),
         config::Backend::IoUring => explicit(probe_io_uring),
+        config::Backend::AfXdp => explicit(af_xdp),
     }
 }
 
@@ -107,6 +114,16 @@ fn probe_io_uring() -> Result<Kind, Absent> {
     Err(Absent::NotCompiledIn)
 }
 
+#[cfg(feature = "af-xdp")]
+fn af_xdp() -> Result<Kind, Absent> {
+    Ok(Kind::AfXdp)
+}
+
+#[cfg(not(feature = "af-xdp"))]
+fn af_xdp() -> Result<Kind, Absent> {
+    Err(Absent::NotCompiledIn)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,5 +153,11 @@ mod tests {
         assert_eq!(choose(config::Backend::Epoll).unwrap().kind, Kind::Epoll);
         let auto = choose(config::Backend::Auto).unwrap();
         assert!(auto.why.contains("; io-uring"), "{}", auto.why);
+    }
+
+    #[test]
+    fn af_xdp_is_only_for_the_asking() {
+        assert!(BY_MERIT.iter().all(|candidate| candidate.name != "af-xdp"));
+        assert_eq!(choose(config::Backend::AfXdp).is_ok(), cfg!(feature = "af-xdp"));
     }
 }

@@ -60,6 +60,9 @@ pub(crate) fn run(
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        // Before the workers stop: what comes from here on waits in their sockets, which they look into at
+        // the very last.
+        observed.filters.detach();
         observed.lifecycle.enter(Phase::Stopping);
         observed.post.ring_all();
         Ok(())

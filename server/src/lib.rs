@@ -12,6 +12,7 @@ mod control;
 pub mod desk;
 pub mod edns;
 pub mod features;
+pub mod filters;
 pub mod flush;
 pub mod health;
 pub mod lifecycle;

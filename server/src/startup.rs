@@ -1,6 +1,8 @@
 //! From the configuration to serving: limits, sockets, workers, and the lines that say so.
 
 mod announce;
+mod carriers;
+mod privileges;
 
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -10,6 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use socket2::Socket;
+#[cfg(feature = "af-xdp")]
+use swiftlet_net::backend::Xdp;
 use swiftlet_net::backend::{Backend, Epoll, Options};
 #[cfg(feature = "io-uring")]
 use swiftlet_net::backend::{IoUring, uring};
@@ -21,10 +25,12 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use self::announce::announce;
-use crate::backend::{self, Choice, Kind};
+use self::carriers::{Carrier, Carriers};
+use self::privileges::Privileges;
+use crate::backend::Choice;
 use crate::cache;
 use crate::clients::Clients;
-use crate::config::{Config, Http, TtlClock};
+use crate::config::{self, Config, Http, TtlClock};
 use crate::control;
 use crate::desk::{Desk, Scratch};
 use crate::edns;
@@ -47,23 +53,22 @@ const TCP_BACKLOG: u16 = 1024;
 
 /// Serves until a signal ends it. Every error names what could not be done and how to mend it.
 pub fn run(config: &Config) -> anyhow::Result<()> {
-    raise_bind_capability();
+    let privileges = Privileges::take_up(config.settings.backend == config::Backend::AfXdp);
     limits::raise_open_files().context("cannot read the limit of open files")?;
     probe(&config.listen)?;
     let http = open_http(config.settings.http)?;
-    let choice = backend::choose(config.settings.backend).context(
-        "SWIFTLET_BACKEND: this backend does not work here (auto takes the best one that does)",
-    )?;
-    let plan = Plan::new(config, choice);
+    let Carriers { choice, of_workers, filters } = Carriers::open(config)?;
+    let plan = Plan::new(config, choice, privileges);
     // The process's end gives the cache back at once; freeing it entry by entry would hold up the stop.
     std::mem::forget(Arc::clone(&plan.service));
 
     let (reports, started) = mpsc::channel();
-    let workers: Vec<JoinHandle<()>> = (0..config.workers)
-        .map(|number| plan.spawn(number, reports.clone()))
+    let workers: Vec<JoinHandle<()>> = (of_workers.into_iter().enumerate())
+        .map(|(number, carrier)| plan.spawn(number, carrier, reports.clone()))
         .collect::<Result<_, _>>()
         .context("cannot start a worker thread")?;
     drop(reports);
+    privileges.give_up();
     let mut opened = Vec::new();
     for report in started {
         opened.push(report?);
@@ -78,7 +83,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
              pin them; set SWIFTLET_BUSY_POLL_US=0"
         );
     }
-    announce(config, &plan, &opened);
+    announce(config, &plan, &filters, &opened);
 
     let observed = Arc::new(Observed {
         board: plan.board,
@@ -88,6 +93,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         routes: plan.routes,
         lifecycle: plan.lifecycle,
         post: plan.post,
+        filters,
         sockets: opened.into_iter().map(|opened| opened.sockets).collect(),
     });
     let lameduck = Duration::from_millis(config.settings.lameduck_ms.into());
@@ -98,16 +104,6 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
-}
-
-/// A program file may grant the capability as permitted only, so that it starts even where a container
-/// must not have it; it is raised here, before the threads that inherit it are made.
-fn raise_bind_capability() {
-    let bind = caps::Capability::CAP_NET_BIND_SERVICE;
-    // Without it, ports that need it are refused, with a message that says so.
-    if caps::has_cap(None, caps::CapSet::Permitted, bind).unwrap_or(false) {
-        let _ = caps::raise(None, caps::CapSet::Effective, bind);
-    }
 }
 
 fn open_http(http: Http) -> anyhow::Result<Option<TcpListener>> {
@@ -129,6 +125,7 @@ struct Plan {
     limits: store::Limits,
     options: Options,
     backend: Choice,
+    privileges: Privileges,
     clock: Clock,
     board: Board,
     post: Post,
@@ -157,7 +154,7 @@ struct Opened {
 }
 
 impl Plan {
-    fn new(config: &Config, backend: Choice) -> Self {
+    fn new(config: &Config, backend: Choice, privileges: Privileges) -> Self {
         let (settings, files) = (&config.settings, &config.files);
         let zones = settings.forward_zones.iter().map(|zone| (zone.name, zone.servers.as_slice()));
         let routes = Arc::new(Routes::new(&config.upstreams, zones));
@@ -178,6 +175,7 @@ impl Plan {
                 send_buffer: Some(settings.send_buffer as usize),
             },
             backend,
+            privileges,
             clock: Clock::System { follow_wall: settings.ttl_clock == TtlClock::Wall },
             board: Board::new(config.workers),
             post: Post::new(config.workers),
@@ -207,10 +205,11 @@ impl Plan {
     fn spawn(
         &self,
         number: usize,
+        carrier: Carrier,
         reports: mpsc::Sender<anyhow::Result<Opened>>,
     ) -> std::io::Result<JoinHandle<()>> {
-        let (options, kind, lifecycle) =
-            (self.options.clone(), self.backend.kind, self.lifecycle.clone());
+        let (options, privileges, lifecycle) =
+            (self.options.clone(), self.privileges, self.lifecycle.clone());
         let (bounds, tcp_idle, loop_probe) = (self.bounds.clone(), self.tcp_idle, self.loop_probe);
         let tuning = self.tuning;
         let core = self.cores.get(number).copied();
@@ -223,24 +222,27 @@ impl Plan {
                 number,
                 pinned,
                 options,
+                privileges,
                 lifecycle,
                 bounds,
                 tcp_idle,
                 loop_probe,
                 tuning,
             };
-            match kind {
-                Kind::Epoll => match Builder::new_current_thread().enable_all().build() {
-                    Ok(runtime) => {
-                        LocalSet::new().block_on(&runtime, worker.run(Epoll::open, desk, reports));
-                    }
-                    Err(error) => report_failure(&reports, error),
-                },
+            match carrier {
+                Carrier::Epoll => {
+                    on_tokio(reports.clone(), worker.run(Epoll::open, desk, reports));
+                }
                 #[cfg(feature = "io-uring")]
-                Kind::IoUring => match uring::runtime() {
+                Carrier::IoUring => match uring::runtime() {
                     Ok(runtime) => runtime.block_on(worker.run(IoUring::open, desk, reports)),
                     Err(error) => report_failure(&reports, error),
                 },
+                #[cfg(feature = "af-xdp")]
+                Carrier::AfXdp(share) => {
+                    let open = |sockets, batch| Xdp::open(sockets, batch, share);
+                    on_tokio(reports.clone(), worker.run(open, desk, reports));
+                }
             }
         })
     }
@@ -282,11 +284,24 @@ impl Plan {
     }
 }
 
+/// Runs a worker in a runtime of tokio's, or reports that there is none.
+fn on_tokio(reports: mpsc::Sender<anyhow::Result<Opened>>, worker: impl Future<Output = ()>) {
+    match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            // Whoever waits for reports waits until nobody can send one.
+            drop(reports);
+            LocalSet::new().block_on(&runtime, worker);
+        }
+        Err(error) => report_failure(&reports, error),
+    }
+}
+
 /// What a worker's thread needs beside its desk.
 struct Starting {
     number: usize,
     pinned: bool,
     options: Options,
+    privileges: Privileges,
     lifecycle: Lifecycle,
     bounds: Bounds,
     tcp_idle: Duration,
@@ -317,8 +332,7 @@ impl Starting {
         backend: impl FnOnce(Vec<Socket>, usize) -> Result<B, OpenError>,
         desk: impl FnOnce() -> Desk,
     ) -> anyhow::Result<(Worker<B>, Opened)> {
-        let Self { number, pinned, options, lifecycle, bounds, tcp_idle, loop_probe, tuning } =
-            self;
+        let Self { number, pinned, options, bounds, tcp_idle, tuning, .. } = self;
         let (sockets, granted): (Vec<_>, _) = options.bind()?.into_iter().unzip();
         let busy_poll_us = tuning.busy_poll.as_micros() as u32;
         let polls_devices = busy_poll_us > 0
@@ -329,10 +343,11 @@ impl Starting {
         let streams = Rc::new(Streams::new(number, tcp_idle));
         accept(&options.listeners, &streams, &bounds, &desk)?;
         // One worker looks for all.
-        if let (0, Some(every)) = (number, loop_probe) {
+        if let (0, Some(every)) = (number, self.loop_probe) {
             tokio::task::spawn_local(Rc::clone(&desk.resolver).watch_for_loops(every));
         }
-        let worker = Worker { backend, desk, streams, lifecycle, tuning };
+        self.privileges.give_up();
+        let worker = Worker { backend, desk, streams, lifecycle: self.lifecycle, tuning };
         Ok((worker, Opened { number, granted, sockets: handles, pinned, polls_devices }))
     }
 }

@@ -25,7 +25,7 @@ fn good_upstream() -> Upstream {
 /// Each wrong setting stops the start before anything is opened, and says what is wrong and expected.
 #[test]
 fn wrong_settings_are_named_with_what_is_expected() {
-    let rows: [(&str, &str, &[&str]); 24] = [
+    let rows: [(&str, &str, &[&str]); 29] = [
         ("SWIFTLET_BATCH", "0", &["SWIFTLET_BATCH", "--batch", "'0'", "from 1 to 1024"]),
         ("SWIFTLET_BATCH", "many", &["SWIFTLET_BATCH", "'many'", "from 1 to 1024"]),
         ("SWIFTLET_WORKERS", "-1", &["SWIFTLET_WORKERS", "'-1'", "from 1 to 1024"]),
@@ -40,6 +40,11 @@ fn wrong_settings_are_named_with_what_is_expected() {
         ("SWIFTLET_ALLOW", "10.0.0.0/33", &["SWIFTLET_ALLOW", "'10.0.0.0/33'", "192.0.2.0/24"]),
         ("SWIFTLET_PIN", "maybe", &["SWIFTLET_PIN", "true or false"]),
         ("SWIFTLET_BACKEND", "dpdk", &["SWIFTLET_BACKEND", "'dpdk'", "auto, epoll, io-uring"]),
+        ("SWIFTLET_BACKEND", "xdp", &["SWIFTLET_BACKEND", "'xdp'", "io-uring, af-xdp"]),
+        ("SWIFTLET_XDP_INTERFACE", "eth0,", &["SWIFTLET_XDP_INTERFACE", "''", "such as eth0"]),
+        ("SWIFTLET_XDP_QUEUES", "0-3,a", &["SWIFTLET_XDP_QUEUES", "'a'", "0 to 4095", "0-3,5"]),
+        ("SWIFTLET_XDP_MODE", "native", &["SWIFTLET_XDP_MODE", "auto, zero-copy, copy, generic"]),
+        ("SWIFTLET_XDP_FALLBACK", "2", &["SWIFTLET_XDP_FALLBACK", "true or false"]),
         ("SWIFTLET_BUSY_POLL_US", "10001", &["SWIFTLET_BUSY_POLL_US", "from 0 to 10000"]),
         ("SWIFTLET_LOOK_AHEAD", "perhaps", &["SWIFTLET_LOOK_AHEAD", "true or false"]),
         ("SWIFTLET_HUGE_PAGES", "2M", &["SWIFTLET_HUGE_PAGES", "true or false"]),
@@ -108,6 +113,19 @@ fn contradicting_switches_are_named_with_what_to_change() {
         let expected = "this binary was built without io-uring: build with --features io-uring, \
                         or set SWIFTLET_BACKEND=auto";
         refused(&[("SWIFTLET_BACKEND", "io-uring")], &[expected]);
+    }
+    for setting in [
+        ("SWIFTLET_XDP_INTERFACE", "eth0"),
+        ("SWIFTLET_XDP_QUEUES", "0-3,5"),
+        ("SWIFTLET_XDP_MODE", "copy"),
+        ("SWIFTLET_XDP_FALLBACK", "0"),
+    ] {
+        refused(&[setting], &[setting.0, "SWIFTLET_BACKEND=af-xdp", "leave it out"]);
+    }
+    if cfg!(not(feature = "af-xdp")) {
+        let expected = "this binary was built without af-xdp: build with --features af-xdp, \
+                        or set SWIFTLET_BACKEND=auto";
+        refused(&[("SWIFTLET_BACKEND", "af-xdp"), ("SWIFTLET_XDP_MODE", "copy")], &[expected]);
     }
 }
 
@@ -390,6 +408,85 @@ fn io_uring_is_had_on_demand_or_refused_with_the_reason() {
             let answer = ask(server.dns, &query("www.example.", RecordType::A));
             assert_eq!(answer.answers.len(), 1, "batches of {batch}");
         }
+    }
+}
+
+/// What af-xdp is asked for with is shown as the server will use it, and nothing is attached for that.
+#[cfg(feature = "af-xdp")]
+#[test]
+fn config_shows_what_is_asked_of_af_xdp() {
+    let asked = [("SWIFTLET_BACKEND", "af-xdp"), ("SWIFTLET_FORWARD", "192.0.2.1")];
+    let given = [
+        ("SWIFTLET_XDP_INTERFACE", "eth0,eth1.100"),
+        ("SWIFTLET_XDP_QUEUES", "0-3,5"),
+        ("SWIFTLET_XDP_MODE", "ZERO-COPY"),
+        ("SWIFTLET_XDP_FALLBACK", "0"),
+    ];
+    for (settings, lines) in [
+        (
+            asked.to_vec(),
+            [
+                "SWIFTLET_XDP_INTERFACE= # automatic: those that carry the addresses of",
+                "SWIFTLET_XDP_QUEUES= # automatic: all",
+                "SWIFTLET_XDP_MODE=auto # default",
+                "SWIFTLET_XDP_FALLBACK=true # default",
+            ],
+        ),
+        (
+            [&asked[..], &given].concat(),
+            [
+                "SWIFTLET_XDP_INTERFACE=eth0,eth1.100 # environment",
+                "SWIFTLET_XDP_QUEUES=0-3,5 # environment",
+                "SWIFTLET_XDP_MODE=ZERO-COPY # environment",
+                "SWIFTLET_XDP_FALLBACK=0 # environment",
+            ],
+        ),
+    ] {
+        let output = run(&["config"], &settings);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let text = text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+        for line in lines {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert!(text.contains("\n# backend: af-xdp (as asked for)\n"), "{text}");
+    }
+}
+
+/// Where af-xdp does not work, sockets serve instead and the log says why, unless that is not wanted.
+#[cfg(feature = "af-xdp")]
+#[test]
+fn without_af_xdp_sockets_serve_or_the_start_is_refused_as_asked() {
+    let upstream = good_upstream();
+    let forward = upstream.address.to_string();
+    let missing = [("BACKEND", "af-xdp"), ("XDP_INTERFACE", "nonesuch0")];
+    let server = Swiftlet::start(&[("FORWARD", &*forward), missing[0], missing[1]]);
+    let log = server.logged.join("\n");
+    let told = log.matches("nonesuch0").count();
+    assert_eq!(told, 1, "{log}");
+    assert!(log.contains("WARN af-xdp does not work here, so sockets serve: "), "{log}");
+    assert!(
+        log.contains("backend epoll (af-xdp does not work here; auto: first in order"),
+        "{log}"
+    );
+    let answer = ask(server.dns, &query("www.example.", RecordType::A));
+    assert_eq!(answer.answers.len(), 1);
+    let (_, metrics) = server.get("/metrics");
+    assert!(!metrics.contains("swiftlet_xdp_"), "{metrics}");
+
+    let port = free_port();
+    let settings = [
+        ("SWIFTLET_BACKEND", "af-xdp"),
+        ("SWIFTLET_XDP_INTERFACE", "nonesuch0"),
+        ("SWIFTLET_XDP_FALLBACK", "false"),
+        ("SWIFTLET_LISTEN", &*format!("127.0.0.1:{port}")),
+        ("SWIFTLET_HTTP", "off"),
+        ("SWIFTLET_FORWARD", "192.0.2.1"),
+    ];
+    let output = run(&[], &settings);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    for text in ["SWIFTLET_BACKEND=af-xdp", "SWIFTLET_XDP_FALLBACK=true", "nonesuch0"] {
+        assert!(error.contains(text), "{text}: {error}");
     }
 }
 

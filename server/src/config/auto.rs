@@ -7,7 +7,7 @@ use swiftlet_net::{cores, limits, memory};
 
 use super::switches::{self, Unpinned};
 use super::values::{format_bytes, upstream_address};
-use super::{ConfigError, Given, MIB, Settings, zones};
+use super::{Backend, ConfigError, Given, MIB, Settings, zones};
 use crate::features;
 use crate::policy::special_use;
 
@@ -74,6 +74,10 @@ const PROCESS_FILES: u64 = 96;
 const RUNTIME_FILES: u64 = 12;
 const LISTENER_FILES: u64 = 4;
 
+/// Open files of af-xdp in all: link, program and two maps of each interface, and four for each of its queues
+/// (socket, gate and two handles); so many are enough for sixty queues.
+const XDP_FILES: u64 = 256;
+
 /// One line of `swiftlet config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -92,6 +96,7 @@ pub(super) fn resolve(
 ) -> Result<Config, ConfigError> {
     let mut found = Found::default();
     switches::backend(settings.backend)?;
+    switches::xdp(settings.backend, given)?;
     switches::cache(settings.cache)?;
     let listen = found.listen(settings, given)?;
     let upstreams = found.upstreams(settings, &listen, resolv_conf)?;
@@ -100,6 +105,7 @@ pub(super) fn resolve(
     found.zones(settings);
     let (workers, cores) = found.workers(settings)?;
     let look_ahead = found.look_ahead(settings, given)?;
+    found.xdp(settings);
     let cache_size = found.cache_size(settings);
     found.huge_pages(settings, cache_size)?;
     let identity = found.identity(settings);
@@ -236,6 +242,16 @@ impl Found {
         Ok(look_ahead)
     }
 
+    fn xdp(&mut self, settings: &Settings) {
+        if settings.xdp_interface.is_empty() {
+            let why = "those that carry the addresses of SWIFTLET_LISTEN";
+            self.automatic.push(("SWIFTLET_XDP_INTERFACE", String::new(), why.into()));
+        }
+        if settings.xdp_queues.is_empty() {
+            self.automatic.push(("SWIFTLET_XDP_QUEUES", String::new(), "all".into()));
+        }
+    }
+
     fn cache_size(&mut self, settings: &Settings) -> u64 {
         if let Some(bytes) = settings.cache_size {
             return bytes;
@@ -268,7 +284,8 @@ impl Found {
         // The start raises the limit to the hard one.
         let limit = limits::open_files().map_or(0, |files| files.hard);
         let of_worker = RUNTIME_FILES + listeners as u64 * LISTENER_FILES;
-        let left = limit.saturating_sub(PROCESS_FILES + workers as u64 * of_worker);
+        let of_xdp = if settings.backend == Backend::AfXdp { XDP_FILES } else { 0 };
+        let left = limit.saturating_sub(PROCESS_FILES + of_xdp + workers as u64 * of_worker);
         let tcp_clients = u64::from(settings.tcp_max_clients).min(left / 2);
         let for_ports = (left - tcp_clients) / workers as u64;
         let ports = MAX_PORTS.min(for_ports.max(1) as usize);

@@ -110,6 +110,20 @@ pub enum ConfigError {
          or set SWIFTLET_BACKEND=auto"
     )]
     NoIoUring,
+    /// The other one.
+    #[error(
+        "SWIFTLET_BACKEND: this binary was built without af-xdp: build with --features af-xdp, \
+         or set SWIFTLET_BACKEND=auto"
+    )]
+    NoAfXdp,
+    /// A setting of af-xdp while another backend is to serve.
+    #[error(
+        "{variable} is for SWIFTLET_BACKEND=af-xdp and would change nothing; set that, or leave it out"
+    )]
+    NotAfXdp {
+        /// The variable.
+        variable: String,
+    },
     /// An answer cache that this program does not have.
     #[error(
         "SWIFTLET_CACHE: this binary was built without moka: build with --features moka-cache, \

@@ -12,6 +12,7 @@ mod values;
 mod zones;
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use clap::parser::ValueSource;
@@ -104,6 +105,27 @@ pub struct Settings {
     #[arg(long, env = "SWIFTLET_BUSY_POLL_US", value_parser = number::<u16>(0..=10_000))]
     #[arg(default_value = "0", value_name = "US")]
     pub busy_poll_us: u16,
+
+    /// Interfaces whose queries af-xdp takes, by name, separated by commas
+    /// [default: those that carry the listen addresses].
+    #[arg(long, env = "SWIFTLET_XDP_INTERFACE", value_delimiter = ',', value_parser = values::interface)]
+    #[arg(value_name = "NAME")]
+    pub xdp_interface: Vec<String>,
+
+    /// Receive queues of each of these interfaces that af-xdp takes, numbers and ranges such as `0-3,5`
+    /// [default: all].
+    #[arg(long, env = "SWIFTLET_XDP_QUEUES", value_delimiter = ',', value_parser = values::queues)]
+    #[arg(value_name = "QUEUES")]
+    pub xdp_queues: Vec<RangeInclusive<u32>>,
+
+    /// How frames come from the network card under af-xdp.
+    #[arg(long, env = "SWIFTLET_XDP_MODE", value_enum, default_value = "auto", ignore_case = true)]
+    pub xdp_mode: XdpMode,
+
+    /// Serve over sockets where af-xdp does not work, or stop.
+    #[arg(long, env = "SWIFTLET_XDP_FALLBACK", action = ArgAction::Set, default_value = "true")]
+    #[arg(value_name = "true|false", value_parser = values::switch)]
+    pub xdp_fallback: bool,
 
     /// The answer cache; `moka` needs a program with the feature moka-cache.
     #[arg(long, env = "SWIFTLET_CACHE", value_enum, default_value = "segmented")]
@@ -238,6 +260,21 @@ pub enum Backend {
     Epoll,
     /// Multishot receives into buffers that the kernel picks, by io_uring.
     IoUring,
+    /// Whole frames from the network card, past the kernel's socket layer; only for the asking.
+    AfXdp,
+}
+
+/// How frames come from the network card.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// The best that its driver can.
+    Auto,
+    /// The card writes into our memory.
+    ZeroCopy,
+    /// The driver runs the filter, and frames are copied.
+    Copy,
+    /// The kernel runs the filter behind the driver: works with each, gains least.
+    Generic,
 }
 
 /// What TTLs run by.
@@ -273,6 +310,13 @@ pub struct Given {
     pub value: Option<String>,
     /// Where the value comes from.
     pub source: &'static str,
+}
+
+impl Given {
+    /// Whether the operator said it.
+    fn is_given(&self) -> bool {
+        !matches!(self.source, "default" | "automatic")
+    }
 }
 
 impl Settings {

@@ -41,6 +41,18 @@ impl Unpinned {
 pub(super) fn backend(asked: Backend) -> Result<(), ConfigError> {
     match asked {
         Backend::IoUring if !cfg!(feature = "io-uring") => Err(ConfigError::NoIoUring),
+        Backend::AfXdp if !cfg!(feature = "af-xdp") => Err(ConfigError::NoAfXdp),
+        _ => Ok(()),
+    }
+}
+
+/// What says how af-xdp is to work needs af-xdp.
+pub(super) fn xdp(asked: Backend, given: &[Given]) -> Result<(), ConfigError> {
+    let is_of_xdp = |given: &&Given| given.variable.starts_with("SWIFTLET_XDP_");
+    match given.iter().filter(is_of_xdp).find(|given| given.is_given()) {
+        Some(Given { variable, .. }) if asked != Backend::AfXdp => {
+            Err(ConfigError::NotAfXdp { variable: variable.clone() })
+        }
         _ => Ok(()),
     }
 }
@@ -77,8 +89,7 @@ pub(super) fn look_ahead(
         1 => "a batch of 1 has nothing ahead",
         _ => return Ok((settings.look_ahead, None)),
     };
-    let is_given =
-        |given: &Given| given.variable == "SWIFTLET_LOOK_AHEAD" && given.source != "default";
+    let is_given = |given: &Given| given.variable == "SWIFTLET_LOOK_AHEAD" && given.is_given();
     match (settings.look_ahead, given.iter().any(is_given)) {
         (true, true) => Err(ConfigError::NothingAhead { why }),
         (true, false) => Ok((false, Some(why))),
@@ -194,5 +205,27 @@ mod tests {
         assert_eq!(cache(Cache::Moka).is_err(), !cfg!(feature = "moka-cache"));
         assert!(backend(Backend::Auto).is_ok() && backend(Backend::Epoll).is_ok());
         assert_eq!(backend(Backend::IoUring).is_err(), !cfg!(feature = "io-uring"));
+        assert_eq!(backend(Backend::AfXdp).is_err(), !cfg!(feature = "af-xdp"));
+    }
+
+    #[test]
+    fn settings_of_af_xdp_are_refused_where_another_backend_serves() {
+        assert!(xdp(Backend::Auto, &read(&[]).1).is_ok());
+        for (flag, value) in [
+            ("--xdp-interface", "eth0"),
+            ("--xdp-queues", "0"),
+            ("--xdp-mode", "auto"),
+            ("--xdp-fallback", "1"),
+        ] {
+            let (_, given) = read(&[flag, value]);
+            let variable = flag.trim_start_matches("--").replace('-', "_").to_uppercase();
+            for asked in [Backend::Auto, Backend::Epoll, Backend::IoUring] {
+                let error = xdp(asked, &given).unwrap_err().to_string();
+                for text in [&*format!("SWIFTLET_{variable} "), "SWIFTLET_BACKEND=af-xdp"] {
+                    assert!(error.contains(text), "{text}: {error}");
+                }
+            }
+            assert!(xdp(Backend::AfXdp, &given).is_ok());
+        }
     }
 }

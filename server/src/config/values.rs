@@ -13,6 +13,12 @@ use crate::policy::Identity;
 pub(super) const PRIVATE_NETWORKS: &str =
     "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.0.0/16,::1/128,fc00::/7,fe80::/10";
 
+/// A receive queue's number at most; no network card has as many.
+const MAX_QUEUE: u32 = 4095;
+
+/// Bytes of an interface's name at most (IFNAMSIZ, without the zero at its end).
+const MAX_INTERFACE_LEN: usize = 15;
+
 /// The port of DNS.
 const DNS_PORT: u16 = 53;
 
@@ -149,6 +155,26 @@ pub(super) fn http_address(text: &str) -> Result<Http, String> {
     }
 }
 
+pub(super) fn interface(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    let is_name = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
+    match name.len() {
+        1..=MAX_INTERFACE_LEN if name.chars().all(is_name) => Ok(name.into()),
+        _ => Err("the name of a network interface is expected, such as eth0".into()),
+    }
+}
+
+/// The number of a receive queue, or a range of them: `5`, `0-3`.
+pub(super) fn queues(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.trim().parse(), last.trim().parse()) {
+        (Ok(first), Ok(last)) if first <= last && last <= MAX_QUEUE => Ok(first..=last),
+        _ => Err(format!(
+            "numbers of receive queues from 0 to {MAX_QUEUE} are expected, such as 0-3,5"
+        )),
+    }
+}
+
 pub(super) fn identity(text: &str) -> Result<String, String> {
     match text.len() {
         1..=Identity::MAX_NAME_LEN => Ok(text.into()),
@@ -196,6 +222,22 @@ mod tests {
         }
         assert_eq!(upstream_address("fe80::1%lo"), socket_address("[fe80::1%1]:53"));
         assert!(socket_address("[fe80::1%nonesuch]:53").is_err());
+    }
+
+    #[test]
+    fn interfaces_and_queues_are_read_as_operators_write_them() {
+        for (text, expected) in [("0", 0..=0), ("0-3", 0..=3), (" 2 - 2 ", 2..=2)] {
+            assert_eq!(queues(text), Ok(expected), "{text}");
+        }
+        for text in ["", "a", "-1", "3-1", "1-", "0-4096", "0-4294967296", "0..3"] {
+            assert!(queues(text).unwrap_err().contains("from 0 to 4095"), "{text}");
+        }
+        for text in ["eth0", "enp1s0f0np0", "br-lan", "eth0.100"] {
+            assert_eq!(interface(text).as_deref(), Ok(text));
+        }
+        for text in ["", "a/b", "eth 0", "a-name-too-long-for-linux"] {
+            assert!(interface(text).is_err(), "{text}");
+        }
     }
 
     #[test]

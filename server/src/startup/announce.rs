@@ -3,12 +3,13 @@
 use super::{Opened, Plan};
 use crate::config::{Config, Http, format_bytes};
 use crate::features;
+use crate::filters::Filters;
 
 /// Fewer questions in flight than this will be felt.
 const COMFORTABLE_FLIGHTS: u64 = 1024;
 
 /// Says in a few lines what was made of the configuration, and which limits of the host hurt.
-pub(super) fn announce(config: &Config, plan: &Plan, opened: &[Opened]) {
+pub(super) fn announce(config: &Config, plan: &Plan, filters: &Filters, opened: &[Opened]) {
     let settings = &config.settings;
     let why = |variable: &str| {
         let source = config.effective.iter().find(|source| source.variable == variable);
@@ -28,12 +29,18 @@ pub(super) fn announce(config: &Config, plan: &Plan, opened: &[Opened]) {
         many => format!("{many} workers"),
     };
     tracing::info!("{workers}, {cores} ({})", why("SWIFTLET_WORKERS"));
-    tracing::info!(
-        "backend {} ({}), batches of {}",
-        plan.backend.kind.name(),
-        plan.backend.why,
-        settings.batch
-    );
+    let (backend, batch) = (&plan.backend, settings.batch);
+    match filters.interfaces() {
+        None => {
+            tracing::info!("backend {} ({}), batches of {batch}", backend.kind.name(), backend.why);
+        }
+        Some(interfaces) => {
+            tracing::info!("backend {} on {interfaces}, batches of {batch}", backend.kind.name());
+            tracing::info!(
+                "nftables, conntrack and rp_filter do not see the queries that come this way"
+            );
+        }
+    }
     if settings.busy_poll_us > 0 {
         let devices = match opened.iter().all(|opened| opened.polls_devices) {
             true => "and the kernel polls the devices",

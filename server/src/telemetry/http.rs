@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use super::{Board, Counter};
 use super::{metrics, query};
+use crate::filters::Filters;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::mailbox::Post;
 use crate::pipeline::Service;
@@ -57,6 +58,8 @@ pub struct Observed {
     pub clock: Clock,
     /// The bells of the workers.
     pub post: Post,
+    /// What gives frames to the workers past their sockets.
+    pub filters: Filters,
     /// The workers' sockets, for what the kernel dropped at them; by worker.
     pub sockets: Vec<Vec<socket2::Socket>>,
 }

@@ -38,6 +38,8 @@ impl Collector for Shown {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         self.encode_counters(&mut encoder)?;
         self.encode_workers(&mut encoder)?;
+        #[cfg(feature = "af-xdp")]
+        super::xdp::encode(&mut encoder, &self.0.filters)?;
         self.encode_upstreams(&mut encoder)?;
         encode_cache(&mut encoder, &self.0.service.cache.stats())?;
         self.encode_gauges(&mut encoder)
@@ -224,7 +226,7 @@ fn single(
     value.encode(descriptor(encoder, row, kind)?)
 }
 
-fn family<L: EncodeLabelSet, V: EncodeMetric>(
+pub(super) fn family<L: EncodeLabelSet, V: EncodeMetric>(
     encoder: &mut DescriptorEncoder<'_>,
     row: &Row,
     kind: MetricType,

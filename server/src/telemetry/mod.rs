@@ -5,5 +5,7 @@ pub mod http;
 mod metrics;
 mod query;
 pub mod sightings;
+#[cfg(feature = "af-xdp")]
+mod xdp;
 
 pub use counters::{Board, Counter, Counters, Tally};

@@ -1,46 +1,31 @@
 //! The Internet checksum (RFC 1071), as sums that are added up before they are folded.
 //!
-//! A sum is a `u64` over the 16-bit words as they stand in memory: the arithmetic does not care about
-//! the byte order as long as all parts have the same, so no word is ever swapped. It holds for up to
-//! 2^32 words; a frame has at most 2^15.
+//! A sum covers the 16-bit words as they stand in memory: the arithmetic does not care about the byte
+//! order as long as all parts have the same, so no word is ever swapped. The compiler makes vectors
+//! of the plain loop; by hand, with 64-bit words and carries, it took as long or longer from 18 to
+//! 1,232 bytes (60 bytes in 3 ns, 1,232 in 27, 2-core Xeon VM).
 
-/// Sums bytes; the last word of an odd number of them is filled up with a zero. Parts may be added
-/// when each but the last has an even length.
+/// Sums at most 65,536 bytes; the last word of an odd number of them is filled up with a zero. Sums
+/// of parts may be added when each part but the last has an even length.
 #[inline]
 #[must_use]
-pub(super) fn sum(bytes: &[u8]) -> u64 {
-    let (eights, rest) = bytes.as_chunks::<8>();
-    let mut total = 0;
-    for eight in eights {
-        let words = u64::from_ne_bytes(*eight);
-        total += (words & 0xffff_ffff) + (words >> 32);
-    }
-    let (four, rest) = match rest.split_first_chunk::<4>() {
-        Some((four, rest)) => (u32::from_ne_bytes(*four), rest),
-        None => (0, rest),
-    };
-    let last = match *rest {
-        [a] => [a, 0, 0, 0],
-        [a, b] => [a, b, 0, 0],
-        [a, b, c] => [a, b, c, 0],
-        _ => [0; 4],
-    };
-    total + u64::from(four) + u64::from(u32::from_ne_bytes(last))
+pub(super) fn sum(bytes: &[u8]) -> u32 {
+    let (pairs, last) = bytes.as_chunks::<2>();
+    let last = last.first().map_or(0, |byte| u16::from_ne_bytes([*byte, 0]));
+    pairs.iter().map(|pair| u32::from(u16::from_ne_bytes(*pair))).sum::<u32>() + u32::from(last)
 }
 
 /// One word more for a sum, given by its value.
 #[inline]
 #[must_use]
-pub(super) fn word(value: u16) -> u64 {
-    u64::from(value.to_be())
+pub(super) fn word(value: u16) -> u32 {
+    u32::from(value.to_be())
 }
 
-/// Brings a sum down to 16 bits; 0xffff if it covers a correct checksum. It is 0 only for a sum of 0.
+/// Brings a sum down to 16 bits: 0xffff if it covers a right checksum, 0 only for a sum of 0.
 #[inline]
 #[must_use]
-pub(super) fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+pub(super) fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
@@ -78,7 +63,7 @@ mod tests {
                 assert_eq!(folded(&bytes), naive(&bytes), "{len} times {byte}");
             }
         }
-        assert_eq!(fold(u64::MAX), 0xffff);
+        assert_eq!(fold(u32::MAX), 0xffff);
         assert_eq!(fold(0), 0);
     }
 

@@ -17,6 +17,8 @@ mod echo;
 pub mod error;
 pub mod filter;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod interface;
 mod links;
 mod queue;
