@@ -238,11 +238,8 @@ impl Host {
         let link = self.links.iter().find(|link| link.index == index);
         let link = link.unwrap_or_else(|| unreachable!("an index of these links"));
         let name = link.name.clone();
-        let queues = channels::queues(&name).map_err(XdpError::at(
-            Step::ListInterfaces,
-            &name,
-            None,
-        ))?;
+        let queues =
+            channels::queues(&name).map_err(XdpError::at(Step::ListInterfaces, &name, None))?;
         Ok(Interface {
             name,
             index,
