@@ -238,6 +238,14 @@ fn a_program_that_is_there_is_named_and_left_alone() {
             let expected = format!("on left (swiftlet, id {}, native)", there.id);
             assert!(error.to_string().contains(&expected), "{error}");
         }
+        // One without a link, as `ip` attaches them.
+        run("ip address add 198.51.100.1/24 dev right");
+        let (right, filter) = load("right");
+        run(&format!("bpftool net attach xdpdrv id {} dev right", there.id));
+        let error = filter.attach(&right, false).unwrap_err();
+        assert!(error.is_conflict() && error.to_string().contains("xdpdrv off"), "{error}");
+        run("ip link set dev right xdpdrv off");
+        filter.attach(&right, false).unwrap();
         assert_eq!(attached(left.index).unwrap(), Some(there));
     });
 }
