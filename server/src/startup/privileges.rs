@@ -9,10 +9,12 @@ use caps::{CapSet, Capability, errors::CapsError};
 /// For ports below 1024.
 const BIND: Capability = Capability::CAP_NET_BIND_SERVICE;
 
-/// For af-xdp: filter and interface, the filter's program, its sockets, memory beyond RLIMIT_MEMLOCK.
-const AF_XDP: [Capability; 4] = [
+/// For af-xdp: filter and interface, the filter's program and what stands in for that where an engine does
+/// not know it, sockets, memory beyond RLIMIT_MEMLOCK.
+const AF_XDP: [Capability; 5] = [
     Capability::CAP_NET_ADMIN,
     Capability::CAP_BPF,
+    Capability::CAP_SYS_ADMIN,
     Capability::CAP_NET_RAW,
     Capability::CAP_IPC_LOCK,
 ];

@@ -12,13 +12,10 @@ use socket2::{Domain, Socket, Type};
 
 use crate::sys::bpf::{Counters, SocketMap};
 
-/// Says so where AF_XDP is refused, which is a failure only where it must not be.
-pub(in crate::backend) fn runs_here() -> bool {
-    let Err(error) = try_all() else { return true };
-    let required = std::env::var_os("SWIFTLET_REQUIRE_AF_XDP").is_some_and(|set| set == "1");
-    assert!(!required, "SWIFTLET_REQUIRE_AF_XDP is set: {error}");
-    eprintln!("skipped: the tests of AF_XDP need root: {error}");
-    false
+/// Why AF_XDP, or a network of the test's own, is refused here, if it is.
+pub(in crate::backend) fn refusal() -> Option<String> {
+    let error = try_all().err()?;
+    Some(format!("the tests of AF_XDP need root: {error}"))
 }
 
 /// Whatever takes a privilege: maps of programs and of sockets, sockets, a network namespace.
