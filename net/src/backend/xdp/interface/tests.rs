@@ -164,6 +164,22 @@ fn real_links_are_seen_as_they_are() {
 }
 
 #[test]
+fn more_targets_than_a_filter_holds_are_an_error() {
+    if !runs_here::<Xdp>() {
+        return;
+    }
+    isolated(|| {
+        let ports = |count: u16| -> Vec<SocketAddr> {
+            (1..=count).map(|port| SocketAddr::from(([0, 0, 0, 0], port))).collect()
+        };
+        let most = plan(&ports(MAX_TARGETS as u16), &["lo".into()]).unwrap();
+        assert_eq!(most[0].1.len(), MAX_TARGETS);
+        let error = plan(&ports(MAX_TARGETS as u16 + 1), &["lo".into()]).unwrap_err();
+        assert!(matches!(error, XdpError::Targets { count: 257, max: 256, .. }), "{error}");
+    });
+}
+
+#[test]
 fn a_vlan_belongs_to_the_device_below() {
     if !runs_here::<Xdp>() {
         return;
