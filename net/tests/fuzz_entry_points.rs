@@ -29,8 +29,11 @@ fn entry_point(target: &str) -> fn(&[u8]) {
     }
 }
 
+/// Inputs, each with its name.
+type Named = Vec<(&'static str, Vec<u8>)>;
+
 /// What the corpus of each target holds.
-fn corpora() -> [(&'static str, Vec<(&'static str, Vec<u8>)>); 2] {
+fn corpora() -> [(&'static str, Named); 2] {
     let frames = frames::named().into_iter().map(|(name, bytes, _)| (name, bytes));
     [("frame", frames.collect()), ("batch", frames::batches::named())]
 }

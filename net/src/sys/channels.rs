@@ -1,4 +1,4 @@
-//! Receive queues of an interface (ETHTOOL_GCHANNELS). Unlike sysfs it asks in the network namespace of
+//! Queues of an interface (ETHTOOL_GCHANNELS). Unlike sysfs it asks in the network namespace of
 //! the calling thread.
 #![expect(unsafe_code, reason = "ioctl(2) with a structure that leads to another one")]
 
@@ -22,8 +22,9 @@ struct Channels {
 
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
-/// How many there are; 1 where the driver doesn't say.
-pub(crate) fn receive_queues(interface: &str) -> io::Result<u32> {
+/// How many there are that both receive and send; 1 where the driver doesn't say. What comes by a
+/// queue leaves by the one of its number.
+pub(crate) fn queues(interface: &str) -> io::Result<u32> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
     // SAFETY: a structure of integers and addresses, for which zeroes are valid.
@@ -42,7 +43,8 @@ pub(crate) fn receive_queues(interface: &str) -> io::Result<u32> {
     let result =
         unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
     if result == 0 {
-        return Ok(channels.receive.saturating_add(channels.combined).max(1));
+        let pairs = channels.receive.min(channels.transmit);
+        return Ok(pairs.saturating_add(channels.combined).max(1));
     }
     let error = io::Error::last_os_error();
     if error.raw_os_error() == Some(libc::EOPNOTSUPP) { Ok(1) } else { Err(error) }
@@ -54,9 +56,9 @@ mod tests {
 
     #[test]
     fn loopback_has_one_and_nobody_has_none() {
-        assert_eq!(receive_queues("lo").unwrap(), 1);
-        let error = receive_queues("swf-none").unwrap_err();
+        assert_eq!(queues("lo").unwrap(), 1);
+        let error = queues("swf-none").unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
-        assert!(receive_queues("a-name-that-is-too-long").is_err());
+        assert!(queues("a-name-that-is-too-long").is_err());
     }
 }

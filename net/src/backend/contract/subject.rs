@@ -101,13 +101,10 @@ impl Subject for crate::backend::IoUring {
 mod xdp {
     use std::cell::RefCell;
     use std::fs;
-    use std::process::Command;
-    use std::thread;
-
-    use nix::sched::{CloneFlags, unshare};
 
     use super::*;
     use crate::backend::Xdp;
+    use crate::backend::xdp::rig::{isolated, refusal};
     use crate::backend::xdp::{Attachment, Mode, Request, open};
 
     thread_local! {
@@ -128,24 +125,17 @@ mod xdp {
         const REQUIRED_BY: &str = "SWIFTLET_REQUIRE_AF_XDP";
 
         fn refusal() -> Option<String> {
-            (!nix::unistd::geteuid().is_root())
-                .then(|| "the tests of AF_XDP make networks of their own, as root".into())
+            refusal()
         }
 
         fn in_its_network(test: fn()) {
-            let test = move || {
-                unshare(CloneFlags::CLONE_NEWNET).expect("a network of its own");
-                let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
-                assert!(up.expect("ip of iproute2").success());
+            isolated(|| {
                 // What comes back over loopback by itself looks forged otherwise.
                 for setting in ["route_localnet", "accept_local"] {
                     fs::write(format!("/proc/sys/net/ipv4/conf/all/{setting}"), "1").unwrap();
                 }
                 test();
-            };
-            if let Err(panic) = thread::spawn(test).join() {
-                std::panic::resume_unwind(panic);
-            }
+            });
         }
 
         fn open(sockets: Vec<Socket>, batch: usize) -> Result<Self, OpenError> {

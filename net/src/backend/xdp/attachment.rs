@@ -163,7 +163,7 @@ impl Attachment {
                 })(source)
             })?;
             set_up(xsk.as_fd(), request).map_err(at(Step::Tune))?;
-            let destinations = destinations(&request.listeners, targets, interface);
+            let destinations = destinations(&request.listeners, targets);
             let queue = Queue::new(
                 xsk,
                 frames,
@@ -269,11 +269,7 @@ fn seed() -> u64 {
 
 /// Where the queries to these targets belong: to the listener with that very address, or else to one
 /// bound to a wildcard.
-fn destinations(
-    listeners: &[SocketAddr],
-    targets: &[Target],
-    interface: &Interface,
-) -> Destinations {
+fn destinations(listeners: &[SocketAddr], targets: &[Target]) -> Destinations {
     let listener_of = |target: &Target| {
         let serves = |listener: &SocketAddr, address: IpAddr| {
             listener.port() == target.port && listener.ip() == address
@@ -287,8 +283,7 @@ fn destinations(
     };
     let destination = |target: &Target| {
         let listener = listener_of(target)?;
-        let carrier = interface.index;
-        let (wildcard, interface) = (is_wildcard(&listeners[listener]), carrier);
+        let (wildcard, interface) = (is_wildcard(&listeners[listener]), target.interface);
         let local = Local::new(target.vlan, target.address, target.port);
         Some((local, Destination { listener: listener as u16, wildcard, interface }))
     };

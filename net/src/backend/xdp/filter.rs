@@ -70,6 +70,8 @@ pub struct Target {
     pub address: IpAddr,
     /// Destination port.
     pub port: u16,
+    /// Index of the interface that has the address: for a VLAN not the one that the filter is on.
+    pub interface: u32,
 }
 
 /// A filter in the kernel: the program, the sockets that it gives frames to, what it counts.

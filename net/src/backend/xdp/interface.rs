@@ -32,7 +32,7 @@ pub struct Interface {
     pub mac: [u8; 6],
     /// Bytes of the longest IP packet.
     pub mtu: u32,
-    /// Receive queues; 1 where the driver doesn't say.
+    /// Queues that both receive and send; 1 where the driver doesn't say.
     pub queues: u32,
     /// In the order of the kernel.
     pub addresses: Vec<IpAddr>,
@@ -238,11 +238,8 @@ impl Host {
         let link = self.links.iter().find(|link| link.index == index);
         let link = link.unwrap_or_else(|| unreachable!("an index of these links"));
         let name = link.name.clone();
-        let queues = channels::receive_queues(&name).map_err(XdpError::at(
-            Step::ListInterfaces,
-            &name,
-            None,
-        ))?;
+        let queues =
+            channels::queues(&name).map_err(XdpError::at(Step::ListInterfaces, &name, None))?;
         Ok(Interface {
             name,
             index,

@@ -23,7 +23,7 @@ pub mod interface;
 mod links;
 mod queue;
 #[cfg(test)]
-mod rig;
+pub(super) mod rig;
 
 use std::fmt;
 use std::io;

@@ -10,13 +10,10 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::sys::bpf::Counters;
 
-/// Says so where AF_XDP is refused, which is a failure only where it must not be.
-pub(in crate::backend) fn runs_here() -> bool {
-    let Err(error) = Counters::create("probe", 1) else { return true };
-    let required = std::env::var_os("SWIFTLET_REQUIRE_AF_XDP").is_some_and(|set| set == "1");
-    assert!(!required, "SWIFTLET_REQUIRE_AF_XDP is set: no BPF map can be created: {error}");
-    eprintln!("skipped: AF_XDP needs root or CAP_NET_ADMIN, CAP_BPF and CAP_NET_RAW: {error}");
-    false
+/// Why AF_XDP is refused here, if it is.
+pub(in crate::backend) fn refusal() -> Option<String> {
+    let error = Counters::create("probe", 1).err()?;
+    Some(format!("AF_XDP needs root or CAP_NET_ADMIN, CAP_BPF and CAP_NET_RAW: {error}"))
 }
 
 /// Runs `body` in a thread with a network namespace of its own, whose loopback is up.

@@ -9,7 +9,8 @@ use std::os::fd::AsFd;
 use proptest::prelude::*;
 
 use super::*;
-use crate::backend::xdp::rig::runs_here;
+use crate::backend::Xdp;
+use crate::backend::contract::runs_here;
 use crate::sys::umem::Umem;
 use crate::sys::xsk::Xsk;
 
@@ -219,7 +220,7 @@ fn taken(filter: &Filter, frame: &[u8]) -> bool {
 
 #[test]
 fn the_frames_of_the_table() {
-    if !runs_here() {
+    if !runs_here::<Xdp>() {
         return;
     }
     let targets = targets();
@@ -238,7 +239,7 @@ fn the_frames_of_the_table() {
 
 #[test]
 fn with_a_socket_queries_are_redirected() {
-    if !runs_here() {
+    if !runs_here::<Xdp>() {
         return;
     }
     let filter = Filter::load(MAC, &targets(), 2, MAX_FRAME).unwrap();
@@ -260,7 +261,7 @@ fn with_a_socket_queries_are_redirected() {
 
 #[test]
 fn as_many_targets_as_there_may_be() {
-    if !runs_here() {
+    if !runs_here::<Xdp>() {
         return;
     }
     // The longest program: each in a VLAN of its own, with a port of its own.
@@ -288,7 +289,7 @@ fn as_many_targets_as_there_may_be() {
 
 #[test]
 fn loopback_has_an_empty_mac_address() {
-    if !runs_here() {
+    if !runs_here::<Xdp>() {
         return;
     }
     let target = Target { vlan: None, address: Ipv4Addr::LOCALHOST.into(), port: 53, interface: 1 };
@@ -300,7 +301,7 @@ fn loopback_has_an_empty_mac_address() {
 
 #[test]
 fn random_frames_go_where_the_model_says() {
-    if !runs_here() {
+    if !runs_here::<Xdp>() {
         return;
     }
     let targets = targets();

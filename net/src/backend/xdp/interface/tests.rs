@@ -3,9 +3,11 @@
 use std::process::Command;
 
 use super::*;
+use crate::backend::Xdp;
+use crate::backend::contract::runs_here;
 use crate::backend::xdp::filter::Filter;
 use crate::backend::xdp::links::Vlan;
-use crate::backend::xdp::rig::{isolated, run, runs_here};
+use crate::backend::xdp::rig::{isolated, run};
 
 /// lo, eth0 with a VLAN 7, eth1 (down), wg0 (no frames), veth0 (link-local alone), dummy0, and VLANs
 /// that cannot be served.
@@ -136,7 +138,7 @@ fn a_name_that_will_not_do_is_an_error_that_says_why() {
 
 #[test]
 fn real_links_are_seen_as_they_are() {
-    if !runs_here() {
+    if !runs_here::<Xdp>() {
         return;
     }
     isolated(|| {
@@ -163,7 +165,7 @@ fn real_links_are_seen_as_they_are() {
 
 #[test]
 fn a_vlan_belongs_to_the_device_below() {
-    if !runs_here() {
+    if !runs_here::<Xdp>() {
         return;
     }
     isolated(|| {
@@ -200,7 +202,7 @@ fn veth() {
 
 #[test]
 fn a_filter_is_on_until_its_link_is_dropped() {
-    if !runs_here() {
+    if !runs_here::<Xdp>() {
         return;
     }
     isolated(|| {
@@ -224,7 +226,7 @@ fn a_filter_is_on_until_its_link_is_dropped() {
 
 #[test]
 fn a_program_that_is_there_is_named_and_left_alone() {
-    if !runs_here() {
+    if !runs_here::<Xdp>() {
         return;
     }
     isolated(|| {
@@ -244,7 +246,7 @@ fn a_program_that_is_there_is_named_and_left_alone() {
 
 #[test]
 fn a_program_on_a_device_above_is_a_conflict_too() {
-    if !runs_here() {
+    if !runs_here::<Xdp>() {
         return;
     }
     isolated(|| {
@@ -261,7 +263,7 @@ fn a_program_on_a_device_above_is_a_conflict_too() {
 
 #[test]
 fn what_a_driver_cannot_do_says_what_to_choose() {
-    if !runs_here() {
+    if !runs_here::<Xdp>() {
         return;
     }
     isolated(|| {
