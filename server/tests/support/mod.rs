@@ -90,20 +90,24 @@ impl Swiftlet {
     /// Starts a server with these settings (names without prefix) on free ports, and waits until it is
     /// ready.
     pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_by(program, settings)
+    }
+
+    /// The same by a command that runs the program.
+    pub fn start_by(program: impl Fn() -> Command, settings: &[(&str, &str)]) -> Self {
         // Between finding a port and using it another test may take it; that is not what is tested.
         for _ in 0..5 {
-            if let Ok(server) = Self::try_start(settings) {
+            if let Ok(server) = Self::try_start(program(), settings) {
                 return server;
             }
         }
-        let error = Self::try_start(settings).err();
+        let error = Self::try_start(program(), settings).err();
         panic!("the server does not start: {error:?}");
     }
 
-    fn try_start(settings: &[(&str, &str)]) -> Result<Self, Vec<String>> {
+    fn try_start(mut command: Command, settings: &[(&str, &str)]) -> Result<Self, Vec<String>> {
         let dns = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let http = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut command = program();
         command.env("SWIFTLET_LISTEN", dns.to_string()).env("SWIFTLET_HTTP", http.to_string());
         // Questions of its own would be counted among those of the tests.
         command.env("SWIFTLET_LOOP_PROBE_S", "0");

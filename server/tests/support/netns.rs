@@ -23,8 +23,14 @@ const UPSTREAMS: usize = 2;
 /// Runs the body of the test of this name in namespaces of its own. Where the system does not allow that
 /// the test is skipped, and says so.
 pub fn isolated(test: &str, body: impl FnOnce(&mut Network)) {
+    in_namespaces(test, false, || body(&mut Network::build()));
+}
+
+/// The same without upstreams. A test that is `required` fails where another would be skipped.
+pub fn in_namespaces(test: &str, required: bool, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
-        body(&mut Network::build());
+        run(&["ip", "link", "set", "lo", "up"]);
+        body();
         return;
     }
     let unshare = || {
@@ -39,10 +45,12 @@ pub fn isolated(test: &str, body: impl FnOnce(&mut Network)) {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
             let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            assert!(!required, "network namespaces need root or user namespaces here: {why}");
             eprintln!("skipped: network namespaces need root or user namespaces here: {why}");
             return;
         }
         Err(error) => {
+            assert!(!required, "`unshare` of Debian's package util-linux does not run: {error}");
             eprintln!("skipped: `unshare` of Debian's package util-linux does not run: {error}");
             return;
         }
@@ -89,14 +97,19 @@ pub struct Network {
 /// One upstream.
 struct Site {
     number: usize,
-    /// Holds the namespace open; ends when its standard input does.
-    holder: Child,
+    /// Ends before its namespace, by the order of the fields.
     knot: Option<Knot>,
+    namespace: Namespace,
+}
+
+/// A network namespace, gone when this is dropped.
+pub struct Namespace {
+    /// Holds it open; ends when its standard input does.
+    holder: Child,
 }
 
 impl Network {
     fn build() -> Self {
-        run(&["ip", "link", "set", "lo", "up"]);
         Self { sites: (1..=UPSTREAMS).map(Site::build).collect() }
     }
 
@@ -138,42 +151,19 @@ impl Network {
 
 impl Site {
     fn build(number: usize) -> Self {
-        let holder = Command::new("unshare")
-            .args(["--net", "cat"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("`unshare` ran before");
-        let mut site = Self { number, holder, knot: None };
-        site.wait_for_namespace();
-        let (link, pid) = (site.link(), site.holder.id().to_string());
+        let mut site = Self { number, knot: None, namespace: Namespace::new() };
+        let (link, pid) = (site.link(), site.namespace.pid().to_string());
         run(&["ip", "link", "add", &link, "type", "veth", "peer", "eth0", "netns", &pid]);
         run(&["ip", "address", "add", &format!("{}/24", site.near()), "dev", &link]);
         run(&["ip", "link", "set", &link, "up"]);
-        site.run(&["ip", "link", "set", "lo", "up"]);
         site.run(&["ip", "address", "add", &format!("{}/24", site.far()), "dev", "eth0"]);
         site.run(&["ip", "link", "set", "eth0", "up"]);
         site.start();
         site
     }
 
-    /// Waits until the holder has left our namespace.
-    fn wait_for_namespace(&self) {
-        let of = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/net")).ok();
-        let (ours, deadline) = (of("self"), std::time::Instant::now() + super::PATIENCE);
-        loop {
-            let theirs = of(&self.holder.id().to_string());
-            if theirs.is_some() && theirs != ours {
-                return;
-            }
-            assert!(std::time::Instant::now() < deadline, "`unshare` makes no namespace");
-            std::thread::yield_now();
-        }
-    }
-
     fn start(&mut self) {
-        let mut knotd = self.inside();
-        knotd.arg("knotd");
+        let knotd = self.namespace.command("knotd");
         self.knot = Some(Knot::start_by(knotd, self.address()));
     }
 
@@ -195,13 +185,6 @@ impl Site {
         format!("10.77.{}.2", self.number)
     }
 
-    /// A command that runs where the upstream is.
-    fn inside(&self) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["--net", "--target", &self.holder.id().to_string()]);
-        command
-    }
-
     /// What becomes of the questions that come in at the upstream.
     fn filter(&self, verdict: &str) {
         self.run(&["nft", "add table ip fault"]);
@@ -210,33 +193,81 @@ impl Site {
     }
 
     fn run(&self, command: &[&str]) {
-        let mut inside = self.inside();
-        inside.args(command);
-        finish(inside);
+        self.namespace.run(command);
     }
 }
 
-impl Drop for Site {
+impl Namespace {
+    /// Makes one, with its loopback up.
+    pub fn new() -> Self {
+        let holder = Command::new("unshare")
+            .args(["--net", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("`unshare` ran before");
+        let namespace = Self { holder };
+        namespace.wait();
+        namespace.run(&["ip", "link", "set", "lo", "up"]);
+        namespace
+    }
+
+    /// The process that holds it open; by this `ip` finds it.
+    pub fn pid(&self) -> u32 {
+        self.holder.id()
+    }
+
+    /// A command that runs inside.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &self.pid().to_string(), "--", program]);
+        command
+    }
+
+    /// Runs a command inside, which must succeed.
+    pub fn run(&self, command: &[&str]) {
+        let mut inside = self.command(command[0]);
+        inside.args(&command[1..]);
+        finish(inside);
+    }
+
+    /// Waits until the holder has left our namespace.
+    fn wait(&self) {
+        let of = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/net")).ok();
+        let (ours, deadline) = (of("self"), std::time::Instant::now() + super::PATIENCE);
+        loop {
+            let theirs = of(&self.pid().to_string());
+            if theirs.is_some() && theirs != ours {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "`unshare` makes no namespace");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Namespace {
     fn drop(&mut self) {
-        self.knot = None;
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }
 }
 
-fn run(command: &[&str]) {
+/// Runs a command in the test's own namespace, which must succeed.
+pub fn run(command: &[&str]) {
     let mut program = Command::new(command[0]);
     program.args(&command[1..]);
     finish(program);
 }
 
 fn finish(mut command: Command) {
-    let output = command.output().expect("`make test` installs iproute2 and nftables");
+    let output = command.output().expect("`make test` installs what the tests run");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {error}");
 }
 
-fn is_root() -> bool {
+/// Whether the test runs as root.
+pub fn is_root() -> bool {
     // The owner of a process's own directory is its effective user.
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
