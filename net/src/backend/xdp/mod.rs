@@ -117,6 +117,8 @@ struct Port {
     gate: Watched,
     /// Datagrams received since it was last empty.
     since_empty: usize,
+    /// Its interface is gone; nothing comes any more.
+    dead: bool,
 }
 
 impl Xdp {
@@ -147,13 +149,14 @@ impl Xdp {
 
     /// Tells the kernel of replies that it has not looked at, if it is time.
     fn kick_again(&mut self) {
-        let stuck = self.ports.iter_mut().filter(|port| port.queue.is_stuck());
+        let stuck = self.ports.iter_mut().filter(|port| port.queue.is_stuck() && !port.dead);
         self.carried.refused += stuck.map(|port| port.queue.kick()).sum::<usize>();
         self.again = None;
     }
 
     fn watch_stuck(&mut self) {
-        if self.again.is_none() && self.ports.iter().any(|port| port.queue.is_stuck()) {
+        if self.again.is_none() && self.ports.iter().any(|port| port.queue.is_stuck() && !port.dead)
+        {
             self.again = Some(Box::pin(sleep(KICK_AGAIN)));
         }
     }
@@ -161,7 +164,7 @@ impl Xdp {
 
 impl Backend for Xdp {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        for port in &mut self.ports {
+        for port in self.ports.iter_mut().filter(|port| !port.dead) {
             if let Poll::Ready(ready) = port.gate.poll_ready(cx) {
                 return Poll::Ready(ready);
             }
@@ -180,20 +183,21 @@ impl Backend for Xdp {
             self.kick_again();
             self.watch_stuck();
         }
+        let mut errors = 0;
         for _ in 0..=self.ports.len() {
             self.current = self.turn;
             self.turn = if self.turn == self.ports.len() { 0 } else { self.turn + 1 };
             let received = match self.ports.get_mut(self.current) {
-                Some(port) => port.receive(self.len, &mut self.batch, self.busy_poll),
+                Some(port) => port.receive(self.len, &mut self.batch, self.busy_poll, &mut errors),
                 None => Some(self.kernel.receive()),
             };
             if let Some(received) =
                 received.filter(|received| received.taken() + received.errors > 0)
             {
-                return received;
+                return Received { errors: received.errors + errors, ..received };
             }
         }
-        Received::default()
+        Received { errors, ..Received::default() }
     }
 
     fn next(&mut self) -> Option<Packet<'_>> {
@@ -230,13 +234,22 @@ impl Port {
     fn watch(queue: Queue) -> io::Result<Self> {
         // The gate has a descriptor of its own for the same socket.
         let socket = queue.socket().try_clone_to_owned()?;
-        Ok(Self { queue, gate: Watched::new(socket.into())?, since_empty: 0 })
+        Ok(Self { queue, gate: Watched::new(socket.into())?, since_empty: 0, dead: false })
     }
 
     /// Receives one batch if anything has come; what comes after a look that found nothing wakes the
     /// worker.
-    fn receive(&mut self, max: usize, batch: &mut Batch, busy_poll: bool) -> Option<Received> {
-        let Self { queue, gate, since_empty } = self;
+    fn receive(
+        &mut self,
+        max: usize,
+        batch: &mut Batch,
+        busy_poll: bool,
+        errors: &mut usize,
+    ) -> Option<Received> {
+        let Self { queue, gate, since_empty, dead } = self;
+        if *dead {
+            return None;
+        }
         // A ring is memory: whether it is empty is seen without being told.
         let mut received = queue.receive(max, batch);
         if received.is_none() && busy_poll {
@@ -244,6 +257,11 @@ impl Port {
             received = queue.receive(max, batch);
         }
         let Some(received) = received else {
+            // Woken for nothing: an interface that is removed says so once, by an error.
+            if gate.is_woken() && matches!(gate.socket().take_error(), Ok(Some(_))) {
+                *errors += 1;
+                *dead = true;
+            }
             *since_empty = 0;
             gate.set_empty();
             return None;
@@ -270,6 +288,3 @@ impl fmt::Debug for Xdp {
             .finish()
     }
 }
-
-#[cfg(test)]
-mod tests;
