@@ -89,8 +89,8 @@ fn announce_backend(config: &Config, plan: &Plan, filters: &Filters) {
     let (workers, without) = (config.workers, filters.workers_without_queue(config.workers));
     if without > 0 {
         tracing::info!(
-            "{without} of {workers} workers have no receive queue and serve sockets alone: \
-             `ethtool -L eth0 combined {workers}` makes queues where the card can"
+            "workers without a receive queue, which serve sockets alone: {without} of {workers} \
+             (`ethtool -L eth0 combined {workers}` makes more queues where the card can)"
         );
     }
 }
