@@ -20,6 +20,12 @@ impl Filters {
     pub fn interfaces(&self) -> Option<String> {
         None
     }
+
+    /// None that should have one.
+    #[must_use]
+    pub fn workers_without_queue(&self, _workers: usize) -> usize {
+        0
+    }
 }
 
 #[cfg(feature = "af-xdp")]
@@ -49,6 +55,21 @@ impl Filters {
         let shown: Vec<_> = self.attached()?.interfaces().iter().map(show).collect();
         Some(shown.join(", "))
     }
+
+    /// How many of so many workers have none of the queues.
+    #[must_use]
+    pub fn workers_without_queue(&self, workers: usize) -> usize {
+        self.attached().map_or(0, |attached| without_queue(attached.interfaces(), workers))
+    }
+}
+
+#[cfg(feature = "af-xdp")]
+fn without_queue(interfaces: &[Served], workers: usize) -> usize {
+    let has_one = |worker: &usize| {
+        let queues = &mut interfaces.iter().flat_map(|served| &served.queues);
+        queues.any(|&queue| queue as usize % workers == *worker)
+    };
+    (0..workers).filter(|worker| !has_one(worker)).count()
 }
 
 /// `eth0 (native, copy; queues 0-3, 5)`.
@@ -77,8 +98,19 @@ mod tests {
             (&[0, 1], "eth0 (native, copy; queues 0-1)"),
             (&[0, 1, 2, 5, 7, 8], "eth0 (native, copy; queues 0-2, 5, 7-8)"),
         ] {
-            let (name, mode) = ("eth0".into(), "native, copy");
-            assert_eq!(show(&Served { name, mode, queues: queues.into() }), shown);
+            assert_eq!(show(&served(queues)), shown);
         }
+    }
+
+    #[test]
+    fn workers_without_a_queue_are_counted() {
+        let interfaces = [served(&[0, 1, 4]), served(&[0])];
+        for (workers, without) in [(1, 0), (2, 0), (3, 1), (4, 2), (8, 5)] {
+            assert_eq!(without_queue(&interfaces, workers), without, "{workers}");
+        }
+    }
+
+    fn served(queues: &[u32]) -> Served {
+        Served { name: "eth0".into(), mode: "native, copy", queues: queues.into() }
     }
 }

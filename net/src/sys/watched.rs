@@ -85,12 +85,6 @@ impl Watched {
         result
     }
 
-    /// Whether the runtime has seen it readable since it was last empty.
-    #[cfg(feature = "af-xdp")]
-    pub(crate) fn is_woken(&self) -> bool {
-        self.watched && self.gate.try_io(Interest::READABLE, |_| Ok(())).is_ok()
-    }
-
     /// Whether `try_read` would read now.
     #[cfg(feature = "io-uring")]
     pub(crate) fn is_ready(&self) -> bool {

@@ -48,8 +48,10 @@ pub(crate) enum Kick {
     Again,
     /// The device refused one, which is lost; others may be left.
     Refused,
-    /// The interface is down or gone.
+    /// The interface is down.
     Down,
+    /// It is gone, and the socket with it is of no use any more.
+    Gone,
 }
 
 /// What a step of opening failed at, with what the kernel said.
@@ -211,7 +213,8 @@ impl Xsk {
         }
         match io::Error::last_os_error().raw_os_error() {
             Some(libc::EBUSY) => Kick::Refused,
-            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => Kick::Down,
+            Some(libc::ENETDOWN) => Kick::Down,
+            Some(libc::ENXIO) => Kick::Gone,
             _ => Kick::Again,
         }
     }

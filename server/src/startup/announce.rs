@@ -1,6 +1,7 @@
 //! The first lines of the log: what was made of the configuration, and which limits of the host hurt.
 
 use super::{Opened, Plan};
+use crate::backend::Choice;
 use crate::config::{Config, Http, format_bytes};
 use crate::features;
 use crate::filters::Filters;
@@ -29,18 +30,7 @@ pub(super) fn announce(config: &Config, plan: &Plan, filters: &Filters, opened: 
         many => format!("{many} workers"),
     };
     tracing::info!("{workers}, {cores} ({})", why("SWIFTLET_WORKERS"));
-    let (backend, batch) = (&plan.backend, settings.batch);
-    match filters.interfaces() {
-        None => {
-            tracing::info!("backend {} ({}), batches of {batch}", backend.kind.name(), backend.why);
-        }
-        Some(interfaces) => {
-            tracing::info!("backend {} on {interfaces}, batches of {batch}", backend.kind.name());
-            tracing::info!(
-                "nftables, conntrack and rp_filter do not see the queries that come this way"
-            );
-        }
-    }
+    announce_backend(config, plan, filters);
     if settings.busy_poll_us > 0 {
         let devices = match opened.iter().all(|opened| opened.polls_devices) {
             true => "and the kernel polls the devices",
@@ -83,6 +73,24 @@ pub(super) fn announce(config: &Config, plan: &Plan, filters: &Filters, opened: 
             "only {} open files: at most {} questions in flight a worker; raise `ulimit -n` or LimitNOFILE=",
             config.files.limit,
             config.files.flights,
+        );
+    }
+}
+
+/// Which backend it is and why; of af-xdp where it is, what it goes around, and whom it leaves out.
+fn announce_backend(config: &Config, plan: &Plan, filters: &Filters) {
+    let (Choice { kind, why }, batch) = (&plan.backend, config.settings.batch);
+    let Some(interfaces) = filters.interfaces() else {
+        tracing::info!("backend {} ({why}), batches of {batch}", kind.name());
+        return;
+    };
+    tracing::info!("backend {} on {interfaces}, batches of {batch}", kind.name());
+    tracing::info!("nftables, conntrack and rp_filter do not see the queries that come this way");
+    let (workers, without) = (config.workers, filters.workers_without_queue(config.workers));
+    if without > 0 {
+        tracing::info!(
+            "workers without a receive queue, which serve sockets alone: {without} of {workers} \
+             (`ethtool -L eth0 combined {workers}` makes more queues where the card can)"
         );
     }
 }

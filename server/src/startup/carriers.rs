@@ -114,3 +114,33 @@ fn request(config: &Config) -> Request {
         busy_poll_us: settings.busy_poll_us.into(),
     }
 }
+
+#[cfg(all(test, feature = "af-xdp"))]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn a_foreign_program_stops_the_start_whatever_the_fallback_says() {
+        let foreign = XdpError::AttachedAbove { interface: "eth0".into() };
+        for fallback in [true, false] {
+            let error = why_not(&foreign, fallback).unwrap_err().to_string();
+            assert!(error.starts_with("SWIFTLET_BACKEND=af-xdp: another XDP program"), "{error}");
+        }
+        assert_eq!(why_not(&XdpError::NoFamily, true).unwrap(), "af-xdp does not work here");
+        let error = why_not(&XdpError::NoFamily, false).unwrap_err().to_string();
+        assert!(error.contains("SWIFTLET_XDP_FALLBACK=true"), "{error}");
+    }
+
+    #[test]
+    fn queues_are_asked_for_once_each() {
+        let asked = |queues: &[&str]| {
+            let fixed = ["swiftlet", "--forward", "192.0.2.1", "--backend", "af-xdp"];
+            let args = fixed.iter().chain(queues).map(Into::into);
+            let (settings, given) = Settings::read(args, []).expect("valid settings");
+            request(&settings.resolve(&given).expect("a configuration")).queues
+        };
+        assert_eq!(asked(&[]), None);
+        assert_eq!(asked(&["--xdp-queues", "5,0-2,1"]), Some(vec![0, 1, 2, 5]));
+    }
+}

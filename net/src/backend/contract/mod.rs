@@ -100,7 +100,7 @@ fn run<B: Subject>(test: fn()) {
 const BUFFER: usize = 1 << 20;
 
 /// How long a condition may take before the test fails; never waited for otherwise.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A backend in its runtime, and what it reported.
 struct Rig<B: Subject> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use super::batch::{Destination, Destinations};
 use super::error::{Step, XdpError};
 use super::filter::{Filter, Link, Target};
 use super::frame::{HEADERS_MAX, Local};
-use super::interface::{Interface, attached, plan};
+use super::interface::{Interface, attached, is_asked, plan};
 use super::queue::{HEADROOM, Queue, RING_LEN, Tally};
 use super::{Mode, Request, Share};
 use crate::socket::is_wildcard;
@@ -271,15 +271,14 @@ fn seed() -> u64 {
 /// bound to a wildcard.
 fn destinations(listeners: &[SocketAddr], targets: &[Target]) -> Destinations {
     let listener_of = |target: &Target| {
-        let serves = |listener: &SocketAddr, address: IpAddr| {
-            listener.port() == target.port && listener.ip() == address
+        let asks = |listener: &SocketAddr| {
+            listener.port() == target.port && is_asked(listener, target.interface, target.address)
         };
-        let anything = match target.address {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        let of_kind = |wildcard| {
+            let asks = |listener| is_wildcard(listener) == wildcard && asks(listener);
+            listeners.iter().position(asks)
         };
-        let position = |address| listeners.iter().position(|listener| serves(listener, address));
-        position(target.address).or_else(|| position(anything))
+        of_kind(false).or_else(|| of_kind(true))
     };
     let destination = |target: &Target| {
         let listener = listener_of(target)?;

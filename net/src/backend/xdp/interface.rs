@@ -262,8 +262,8 @@ impl fmt::Display for Host {
     }
 }
 
-/// Whether a listener asks for an address of the link with this index.
-fn is_asked(listener: &SocketAddr, index: u32, address: IpAddr) -> bool {
+/// Whether a listener asks for an address of the link with this index, whatever the port.
+pub(super) fn is_asked(listener: &SocketAddr, index: u32, address: IpAddr) -> bool {
     let on_link = match listener {
         SocketAddr::V6(listener) => listener.scope_id() == 0 || listener.scope_id() == index,
         SocketAddr::V4(_) => true,

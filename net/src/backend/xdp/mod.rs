@@ -117,8 +117,6 @@ struct Port {
     gate: Watched,
     /// Datagrams received since it was last empty.
     since_empty: usize,
-    /// Its interface is gone; nothing comes any more.
-    dead: bool,
 }
 
 impl Xdp {
@@ -149,14 +147,13 @@ impl Xdp {
 
     /// Tells the kernel of replies that it has not looked at, if it is time.
     fn kick_again(&mut self) {
-        let stuck = self.ports.iter_mut().filter(|port| port.queue.is_stuck() && !port.dead);
+        let stuck = self.ports.iter_mut().filter(|port| port.queue.is_stuck());
         self.carried.refused += stuck.map(|port| port.queue.kick()).sum::<usize>();
         self.again = None;
     }
 
     fn watch_stuck(&mut self) {
-        if self.again.is_none() && self.ports.iter().any(|port| port.queue.is_stuck() && !port.dead)
-        {
+        if self.again.is_none() && self.ports.iter().any(|port| port.queue.is_stuck()) {
             self.again = Some(Box::pin(sleep(KICK_AGAIN)));
         }
     }
@@ -164,7 +161,7 @@ impl Xdp {
 
 impl Backend for Xdp {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        for port in self.ports.iter_mut().filter(|port| !port.dead) {
+        for port in &mut self.ports {
             if let Poll::Ready(ready) = port.gate.poll_ready(cx) {
                 return Poll::Ready(ready);
             }
@@ -183,21 +180,20 @@ impl Backend for Xdp {
             self.kick_again();
             self.watch_stuck();
         }
-        let mut errors = 0;
         for _ in 0..=self.ports.len() {
             self.current = self.turn;
             self.turn = if self.turn == self.ports.len() { 0 } else { self.turn + 1 };
             let received = match self.ports.get_mut(self.current) {
-                Some(port) => port.receive(self.len, &mut self.batch, self.busy_poll, &mut errors),
+                Some(port) => port.receive(self.len, &mut self.batch, self.busy_poll),
                 None => Some(self.kernel.receive()),
             };
             if let Some(received) =
                 received.filter(|received| received.taken() + received.errors > 0)
             {
-                return Received { errors: received.errors + errors, ..received };
+                return received;
             }
         }
-        Received { errors, ..Received::default() }
+        Received::default()
     }
 
     fn next(&mut self) -> Option<Packet<'_>> {
@@ -234,22 +230,13 @@ impl Port {
     fn watch(queue: Queue) -> io::Result<Self> {
         // The gate has a descriptor of its own for the same socket.
         let socket = queue.socket().try_clone_to_owned()?;
-        Ok(Self { queue, gate: Watched::new(socket.into())?, since_empty: 0, dead: false })
+        Ok(Self { queue, gate: Watched::new(socket.into())?, since_empty: 0 })
     }
 
     /// Receives one batch if anything has come; what comes after a look that found nothing wakes the
     /// worker.
-    fn receive(
-        &mut self,
-        max: usize,
-        batch: &mut Batch,
-        busy_poll: bool,
-        errors: &mut usize,
-    ) -> Option<Received> {
-        let Self { queue, gate, since_empty, dead } = self;
-        if *dead {
-            return None;
-        }
+    fn receive(&mut self, max: usize, batch: &mut Batch, busy_poll: bool) -> Option<Received> {
+        let Self { queue, gate, since_empty } = self;
         // A ring is memory: whether it is empty is seen without being told.
         let mut received = queue.receive(max, batch);
         if received.is_none() && busy_poll {
@@ -257,11 +244,6 @@ impl Port {
             received = queue.receive(max, batch);
         }
         let Some(received) = received else {
-            // Woken for nothing: an interface that is removed says so once, by an error.
-            if gate.is_woken() && matches!(gate.socket().take_error(), Ok(Some(_))) {
-                *errors += 1;
-                *dead = true;
-            }
             *since_empty = 0;
             gate.set_empty();
             return None;
@@ -288,3 +270,6 @@ impl fmt::Debug for Xdp {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,6 +177,10 @@ impl Queue {
                 }
                 Kick::Refused => refused += 1,
                 Kick::Down => return refused,
+                Kick::Gone => {
+                    self.unkicked = false;
+                    return refused + self.xsk.unsent();
+                }
                 // One call sends some 32 and leaves the others to the next.
                 Kick::Again if self.xsk.unsent() < unsent => unsent = self.xsk.unsent(),
                 Kick::Again if retries == 0 => return refused,

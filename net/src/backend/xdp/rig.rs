@@ -3,17 +3,28 @@
 //! A namespace belongs to a thread of the test and to the programs that it runs, and vanishes with them,
 //! with all interfaces in it. `/sys` shows another one there.
 
+use std::io;
 use std::process::Command;
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
+use socket2::{Domain, Socket, Type};
 
-use crate::sys::bpf::Counters;
+use crate::sys::bpf::{Counters, SocketMap};
 
-/// Why AF_XDP is refused here, if it is.
+/// Why AF_XDP, or a network of the test's own, is refused here, if it is.
 pub(in crate::backend) fn refusal() -> Option<String> {
-    let error = Counters::create("probe", 1).err()?;
-    Some(format!("AF_XDP needs root or CAP_NET_ADMIN, CAP_BPF and CAP_NET_RAW: {error}"))
+    let error = try_all().err()?;
+    Some(format!("the tests of AF_XDP need root: {error}"))
+}
+
+/// Whatever takes a privilege: maps of programs and of sockets, sockets, a network namespace.
+fn try_all() -> io::Result<()> {
+    Counters::create("probe", 1)?;
+    SocketMap::create("probe", 1)?;
+    Socket::new(Domain::from(libc::AF_XDP), Type::RAW, None)?;
+    let namespace = || unshare(CloneFlags::CLONE_NEWNET);
+    Ok(thread::scope(|scope| scope.spawn(namespace).join().expect("a system call"))?)
 }
 
 /// Runs `body` in a thread with a network namespace of its own, whose loopback is up.

@@ -238,6 +238,22 @@ fn the_frames_of_the_table() {
 }
 
 #[test]
+fn any_one_bit_of_the_headers() {
+    if !runs_here::<Xdp>() {
+        return;
+    }
+    let targets = targets();
+    let filter = Filter::load(MAC, &targets, 1, MAX_FRAME).unwrap();
+    for (name, _, mut frame) in table() {
+        for bit in 0..8 * frame.len().min(66) {
+            frame[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(taken(&filter, &frame), is_query(&frame, &targets), "{name}, bit {bit}");
+            frame[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+}
+
+#[test]
 fn with_a_socket_queries_are_redirected() {
     if !runs_here::<Xdp>() {
         return;

@@ -164,6 +164,22 @@ fn real_links_are_seen_as_they_are() {
 }
 
 #[test]
+fn more_targets_than_a_filter_holds_are_an_error() {
+    if !runs_here::<Xdp>() {
+        return;
+    }
+    isolated(|| {
+        let ports = |count: u16| -> Vec<SocketAddr> {
+            (1..=count).map(|port| SocketAddr::from(([0, 0, 0, 0], port))).collect()
+        };
+        let most = plan(&ports(MAX_TARGETS as u16), &["lo".into()]).unwrap();
+        assert_eq!(most[0].1.len(), MAX_TARGETS);
+        let error = plan(&ports(MAX_TARGETS as u16 + 1), &["lo".into()]).unwrap_err();
+        assert!(matches!(error, XdpError::Targets { count: 257, max: 256, .. }), "{error}");
+    });
+}
+
+#[test]
 fn a_vlan_belongs_to_the_device_below() {
     if !runs_here::<Xdp>() {
         return;
@@ -240,6 +256,14 @@ fn a_program_that_is_there_is_named_and_left_alone() {
             let expected = format!("on left (swiftlet, id {}, native)", there.id);
             assert!(error.to_string().contains(&expected), "{error}");
         }
+        // One without a link, as `ip` attaches them.
+        run("ip address add 198.51.100.1/24 dev right");
+        let (right, filter) = load("right");
+        run(&format!("bpftool net attach xdpdrv id {} dev right", there.id));
+        let error = filter.attach(&right, false).unwrap_err();
+        assert!(error.is_conflict() && error.to_string().contains("xdpdrv off"), "{error}");
+        run("ip link set dev right xdpdrv off");
+        filter.attach(&right, false).unwrap();
         assert_eq!(attached(left.index).unwrap(), Some(there));
     });
 }
