@@ -174,6 +174,11 @@ impl Xsk {
         self.fill.needs_wake_up()
     }
 
+    /// Whether `receive` would take any.
+    pub(crate) fn has_arrivals(&mut self) -> bool {
+        self.rx.ready() > 0
+    }
+
     /// Takes at most `max` arrivals.
     pub(crate) fn receive(&mut self, max: usize, arrivals: &mut Vec<Segment>) {
         for _ in 0..self.rx.ready().min(max) {

@@ -29,8 +29,9 @@ const FRAME_LENS: [usize; 2] = [2048, 4096];
 const SEND_BUFFER: i32 = 4 << 20;
 
 /// How long a queue may take to be free after the socket that had it was closed: the kernel lets go of
-/// it in a work queue of its own, after an RCU grace period. And how often that is looked at.
-const RELEASE: Duration = Duration::from_secs(1);
+/// it in a work queue, after a grace period (up to 1.5 s was seen on a busy machine, mostly 0.1 s). And
+/// how often that is looked at.
+const RELEASE: Duration = Duration::from_secs(5);
 const RELEASE_LOOK: Duration = Duration::from_millis(2);
 
 /// SO_PREFER_BUSY_POLL and SO_BUSY_POLL_BUDGET (asm-generic/socket.h, Linux 5.11).

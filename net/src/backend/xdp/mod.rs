@@ -103,7 +103,7 @@ pub struct Xdp {
     turn: usize,
     /// Where the batch came from.
     current: usize,
-    /// The kernel polls the devices when it is asked for frames.
+    /// The kernel is asked to poll the devices each time that readiness is.
     busy_poll: bool,
     /// Runs while replies wait for the kernel to look at them.
     again: Option<Pin<Box<Sleep>>>,
@@ -162,6 +162,10 @@ impl Xdp {
 impl Backend for Xdp {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         for port in &mut self.ports {
+            // A worker that polls busily asks again and again, before it sleeps.
+            if self.busy_poll && port.queue.poll_device() {
+                return Poll::Ready(Ok(()));
+            }
             if let Poll::Ready(ready) = port.gate.poll_ready(cx) {
                 return Poll::Ready(ready);
             }
@@ -184,7 +188,7 @@ impl Backend for Xdp {
             self.current = self.turn;
             self.turn = if self.turn == self.ports.len() { 0 } else { self.turn + 1 };
             let received = match self.ports.get_mut(self.current) {
-                Some(port) => port.receive(self.len, &mut self.batch, self.busy_poll),
+                Some(port) => port.receive(self.len, &mut self.batch),
                 None => Some(self.kernel.receive()),
             };
             if let Some(received) =
@@ -235,15 +239,10 @@ impl Port {
 
     /// Receives one batch if anything has come; what comes after a look that found nothing wakes the
     /// worker.
-    fn receive(&mut self, max: usize, batch: &mut Batch, busy_poll: bool) -> Option<Received> {
+    fn receive(&mut self, max: usize, batch: &mut Batch) -> Option<Received> {
         let Self { queue, gate, since_empty } = self;
         // A ring is memory: whether it is empty is seen without being told.
-        let mut received = queue.receive(max, batch);
-        if received.is_none() && busy_poll {
-            queue.poll_device();
-            received = queue.receive(max, batch);
-        }
-        let Some(received) = received else {
+        let Some(received) = queue.receive(max, batch) else {
             *since_empty = 0;
             gate.set_empty();
             return None;

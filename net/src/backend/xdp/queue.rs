@@ -194,9 +194,10 @@ impl Queue {
         }
     }
 
-    /// Has the kernel poll the device.
-    pub(super) fn poll_device(&self) {
+    /// Has the kernel poll the device. Returns whether anything has arrived.
+    pub(super) fn poll_device(&mut self) -> bool {
         self.xsk.poke();
+        self.xsk.has_arrivals()
     }
 
     /// Gives the kernel free frames to receive into.

@@ -32,7 +32,7 @@ impl Server {
             mode: Mode::Copy,
             workers: 1,
             batch: 64,
-            busy_poll_us: 0,
+            busy_poll_us: 50,
         };
         let (attachment, mut shares) = open(&request).unwrap();
         let xdp = runtime.block_on(async { Xdp::open(sockets, 64, shares.remove(0)) }).unwrap();
