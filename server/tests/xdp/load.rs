@@ -10,7 +10,7 @@ use crate::rig::{
 };
 
 /// Names that are asked for.
-fn names() -> NamedTempFile {
+pub(crate) fn names() -> NamedTempFile {
     let mut file = NamedTempFile::new().expect("a file");
     for number in 0..100 {
         writeln!(file, "n{number}.example A").expect("room");

@@ -1,7 +1,7 @@
 //! Queries and answers, as clients see them.
 
 use crate::capture::Capture;
-use crate::rig::{INTERFACE, V4, V6, account, run, with_link};
+use crate::rig::{INTERFACE, LINK_LOCAL, V4, V6, account, run, with_link};
 
 /// What is known leaves in the frame of its query; what is not comes through the ordinary socket. tcpdump
 /// finds the checksums of both right.
@@ -67,17 +67,18 @@ fn wildcards_are_answered_from_the_address_asked() {
         run(&format!("ip address add 10.78.0.9/24 dev {INTERFACE}"));
         let server = rig.serve(&[("LISTEN", "0.0.0.0:53,[::]:53"), ("XDP_INTERFACE", INTERFACE)]);
         // The miss and the hit; dig takes no answer from elsewhere.
-        for address in [V4, "10.78.0.9", V6] {
+        let link_local = format!("{LINK_LOCAL}%eth0");
+        for (number, address) in [V4, "10.78.0.9", V6, &link_local].iter().enumerate() {
             for _ in 0..2 {
-                rig.ask(address, &format!("{}.example", address.replace([':', '.'], "-")));
+                rig.ask(address, &format!("n{number}.example"));
             }
         }
         let before = account(&server);
-        assert_eq!((before.received, before.answered), (6, 3));
+        assert_eq!((before.received, before.answered), (8, 4));
         // Not there at the start: the ordinary socket has it.
         run(&format!("ip address add 10.78.0.10/24 dev {INTERFACE}"));
         rig.ask("10.78.0.10", "www.example");
-        assert_eq!(account(&server).received, 6);
+        assert_eq!(account(&server).received, 8);
     });
 }
 

@@ -18,6 +18,7 @@ use crate::support::{Metrics, PATIENCE, Swiftlet, cleaned, program};
 pub(crate) const INTERFACE: &str = "swp0";
 pub(crate) const V4: &str = "10.78.0.1";
 pub(crate) const V6: &str = "fd78::1";
+pub(crate) const LINK_LOCAL: &str = "fe80::1";
 
 /// The settings of a server on both addresses.
 const LISTEN: (&str, &str) = ("LISTEN", "10.78.0.1:53,[fd78::1]:53");
@@ -92,7 +93,11 @@ impl Rig {
             [(near, 1, &run as &dyn Fn(&str)), (far, 2, &|line| self.run(line))]
         {
             run(&format!("ip address add 10.78.{number}.{last}/24 dev {name}"));
-            run(&format!("ip address add {v6}{last}/64 dev {name} nodad"));
+            // IPv6 addresses are there at once if nobody looks whether others have them.
+            run(&format!("ip link set {name} addrgenmode none"));
+            for v6 in [&*v6, "fe80::"] {
+                run(&format!("ip address add {v6}{last}/64 dev {name} nodad"));
+            }
             run(&format!("ip link set {name} up"));
         }
     }
