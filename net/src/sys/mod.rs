@@ -14,6 +14,8 @@ pub(crate) mod mmsg;
 pub(crate) mod netlink;
 pub(crate) mod region;
 pub(crate) mod resource;
+#[cfg(feature = "af-xdp")]
+mod ring;
 pub(crate) mod segments;
 pub(crate) mod sockaddr;
 pub(crate) mod sockopt;

@@ -7,16 +7,16 @@
 //!   tx          replies          ours -> kernel   they leave at the next `kick`
 //!   completion  sent frames      kernel -> ours   free again
 //! ```
-#![expect(unsafe_code, reason = "rings in memory shared with the kernel, and raw socket options")]
+#![expect(unsafe_code, reason = "socket calls and options that take raw pointers")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::ptr::{NonNull, null, null_mut};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ptr::{null, null_mut};
 
 use libc::{c_int, c_void, socklen_t};
 
-use super::umem::{Frame, Mapping, Umem};
+use super::ring::Ring;
+use super::umem::{Frame, Umem};
 
 /// An arrival or a reply: which part of a frame it is.
 #[derive(Debug, PartialEq, Eq)]
@@ -316,116 +316,4 @@ fn get<T: Copy>(socket: BorrowedFd<'_>, name: c_int, mut value: T) -> io::Result
     let result =
         unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_XDP, name, into, &raw mut len) };
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
-}
-
-/// One side of a ring. Which side it is says who calls what: a producer `room`, `push`
-/// and `publish`, a consumer `ready`, `pop` and `release`.
-///
-/// Invariant: `entries` leads to `mask + 1` values within the mapping, and `0 <= produced -
-/// consumed <= mask + 1`, modulo 2^32.
-struct Ring<T> {
-    entries: NonNull<T>,
-    producer: NonNull<AtomicU32>,
-    consumer: NonNull<AtomicU32>,
-    flags: NonNull<AtomicU32>,
-    mask: u32,
-    /// As this side knows it: its own index is ahead of the shared one until it is published, the
-    /// other's is behind.
-    produced: u32,
-    consumed: u32,
-    _mapping: Mapping,
-}
-
-// SAFETY: the pointers lead into the mapping, which goes along and belongs to no thread.
-unsafe impl<T: Send> Send for Ring<T> {}
-
-impl<T: Copy> Ring<T> {
-    fn map(
-        socket: BorrowedFd<'_>,
-        len: u32,
-        which: i64,
-        offsets: &libc::xdp_ring_offset,
-    ) -> io::Result<Self> {
-        let bytes = offsets.desc as usize + len as usize * size_of::<T>();
-        let mapping = Mapping::shared(socket, bytes, which)?;
-        let at = |offset: u64| {
-            assert!((offset as usize) < mapping.len(), "a ring's offset lies in its mapping");
-            // SAFETY: within the mapping, by the assertion.
-            unsafe { mapping.first().add(offset as usize) }
-        };
-        Ok(Self {
-            entries: at(offsets.desc).cast(),
-            producer: at(offsets.producer).cast(),
-            consumer: at(offsets.consumer).cast(),
-            flags: at(offsets.flags).cast(),
-            mask: len - 1,
-            produced: 0,
-            consumed: 0,
-            _mapping: mapping,
-        })
-    }
-
-    /// Entries that may be pushed. The kernel's word is looked at only if there seem to be fewer
-    /// than wanted.
-    fn room(&mut self, wanted: usize) -> usize {
-        let room =
-            |ring: &Self| (ring.mask + 1 - ring.produced.wrapping_sub(ring.consumed)) as usize;
-        if room(self) < wanted {
-            self.consumed = shared(&self.consumer).load(Ordering::Acquire);
-        }
-        room(self)
-    }
-
-    /// Puts an entry in; there must be room.
-    fn push(&mut self, entry: T) {
-        let at = self.entry(self.produced);
-        // SAFETY: it lies in the ring, and the kernel reads it only once it is published.
-        unsafe { at.write(entry) };
-        self.produced = self.produced.wrapping_add(1);
-    }
-
-    fn publish(&self) {
-        shared(&self.producer).store(self.produced, Ordering::Release);
-    }
-
-    /// Entries that may be popped.
-    fn ready(&mut self) -> usize {
-        self.produced = shared(&self.producer).load(Ordering::Acquire);
-        self.produced.wrapping_sub(self.consumed) as usize
-    }
-
-    /// Takes an entry; there must be one.
-    fn pop(&mut self) -> T {
-        let at = self.entry(self.consumed);
-        self.consumed = self.consumed.wrapping_add(1);
-        // SAFETY: it lies in the ring; the kernel has written it and leaves it alone until it is
-        // released.
-        unsafe { at.read() }
-    }
-
-    fn release(&self) {
-        shared(&self.consumer).store(self.consumed, Ordering::Release);
-    }
-
-    /// Entries that were pushed and not consumed.
-    fn left(&mut self) -> usize {
-        self.consumed = shared(&self.consumer).load(Ordering::Acquire);
-        self.produced.wrapping_sub(self.consumed) as usize
-    }
-
-    fn needs_wake_up(&self) -> bool {
-        shared(&self.flags).load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
-    }
-
-    fn entry(&self, index: u32) -> NonNull<T> {
-        // SAFETY: masked, so within the entries.
-        unsafe { self.entries.add((index & self.mask) as usize) }
-    }
-}
-
-/// A word that the kernel reads and writes too.
-fn shared(word: &NonNull<AtomicU32>) -> &AtomicU32 {
-    // SAFETY: it lies in a mapping that lives as long as the ring whose field is borrowed, is
-    // aligned, and is only accessed atomically on either side.
-    unsafe { word.as_ref() }
 }
