@@ -44,11 +44,8 @@ pub(crate) struct Watched {
 impl Watched {
     /// Registers a socket with the current tokio runtime, watched.
     pub(crate) fn new(socket: Socket) -> io::Result<Self> {
-        let gate = new_epoll()?;
-        // SAFETY: the gate owns its descriptor and returns the same one for as long as it lives; no
-        // method lends it mutably or gives it away before the registration ends with it.
-        let registered = unsafe { AsyncFd::register_with_interest(gate, Interest::READABLE) };
-        let mut watched = Self { socket, gate: registered?, watched: false, look: None };
+        let gate = readable(new_epoll()?)?;
+        let mut watched = Self { socket, gate, watched: false, look: None };
         watched.watch()?;
         Ok(watched)
     }
@@ -92,7 +89,7 @@ impl Watched {
     }
 
     /// As after a `try_read` that returned `WouldBlock`.
-    #[cfg(any(feature = "io-uring", feature = "af-xdp"))]
+    #[cfg(feature = "io-uring")]
     pub(crate) fn set_empty(&mut self) {
         let _ = self.try_read(|_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
@@ -115,6 +112,14 @@ impl Watched {
         self.watched = true;
         Ok(())
     }
+}
+
+/// Registers a descriptor with the current tokio runtime, which tells when it becomes readable.
+pub(crate) fn readable(file: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the value owns its descriptor and returns the same one for as long as it lives; whoever
+    // has the registration must neither lend it mutably nor give it away before that ends.
+    let registered = unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) };
+    Ok(registered?)
 }
 
 fn new_epoll() -> io::Result<OwnedFd> {

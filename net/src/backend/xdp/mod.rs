@@ -28,19 +28,22 @@ pub(super) mod rig;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::time::{Sleep, sleep};
 
 use self::batch::Batch;
 use self::queue::Queue;
-use super::{BUSY_DATAGRAMS, Backend, Epoll, Packet, Received, Sent};
+use super::{Backend, Epoll, Packet, Received, Sent};
 use crate::route::Route;
 use crate::socket::OpenError;
-use crate::sys::watched::Watched;
+use crate::sys::watched;
 
 pub use self::attachment::{Attachment, FilterCounts, QueueCounts, Served, open};
 pub use self::echo::Echo;
@@ -114,9 +117,9 @@ pub struct Xdp {
 /// One queue in the worker's runtime.
 struct Port {
     queue: Queue,
-    gate: Watched,
-    /// Datagrams received since it was last empty.
-    since_empty: usize,
+    /// Tells of arrivals. It stays in its epoll set, other than a busy UDP socket (`sys/watched.rs`):
+    /// the kernel tells of a whole row of frames at once.
+    arrivals: AsyncFd<OwnedFd>,
 }
 
 impl Xdp {
@@ -166,8 +169,8 @@ impl Backend for Xdp {
             if self.busy_poll && port.queue.poll_device() {
                 return Poll::Ready(Ok(()));
             }
-            if let Poll::Ready(ready) = port.gate.poll_ready(cx) {
-                return Poll::Ready(ready);
+            if let Poll::Ready(ready) = port.arrivals.poll_read_ready(cx) {
+                return Poll::Ready(ready.map(drop));
             }
         }
         if self.again.as_mut().is_some_and(|again| again.as_mut().poll(cx).is_ready()) {
@@ -232,26 +235,23 @@ impl Backend for Xdp {
 
 impl Port {
     fn watch(queue: Queue) -> io::Result<Self> {
-        // The gate has a descriptor of its own for the same socket.
+        // A descriptor of its own for the same socket.
         let socket = queue.socket().try_clone_to_owned()?;
-        Ok(Self { queue, gate: Watched::new(socket.into())?, since_empty: 0 })
+        let arrivals = watched::readable(socket)?;
+        Ok(Self { queue, arrivals })
     }
 
     /// Receives one batch if anything has come; what comes after a look that found nothing wakes the
     /// worker.
     fn receive(&mut self, max: usize, batch: &mut Batch) -> Option<Received> {
-        let Self { queue, gate, since_empty } = self;
         // A ring is memory: whether it is empty is seen without being told.
-        let Some(received) = queue.receive(max, batch) else {
-            *since_empty = 0;
-            gate.set_empty();
-            return None;
-        };
-        *since_empty = since_empty.saturating_add(received.taken());
-        if *since_empty >= BUSY_DATAGRAMS {
-            gate.unwatch();
+        let received = self.queue.receive(max, batch);
+        if received.is_none() {
+            // What arrives from here on is told when the runtime looks next.
+            let forget = |_: &OwnedFd| Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = self.arrivals.try_io(Interest::READABLE, forget);
         }
-        Some(received)
+        received
     }
 }
 
