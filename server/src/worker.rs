@@ -348,6 +348,8 @@ impl<B: Backend> Turns<B> {
         if tokio::time::timeout(STOP_GRACE, finish).await.is_err() {
             self.abandon();
         }
+        // What the kernel had no room for is tried once more.
+        self.send();
     }
 
     /// Gives up everyone who still waits.

@@ -143,7 +143,8 @@ impl Options {
 /// One received datagram, lent until it is answered or dropped.
 #[derive(Debug)]
 pub struct Packet<'b> {
-    /// The whole slot, [`SLOT_LEN`] bytes: the datagram at its start, and room for the reply.
+    /// The datagram at its start, and room for the reply: a whole slot of [`SLOT_LEN`] bytes, over
+    /// AF_XDP as much as one packet of the interface carries.
     pub buf: &'b mut [u8],
     /// Bytes of the datagram; may be 0.
     pub len: usize,
@@ -172,7 +173,8 @@ impl<'b> Packet<'b> {
 pub struct Received {
     /// Datagrams that `next` will hand on.
     pub packets: usize,
-    /// Datagrams dropped because they came from port 0, where no answer can go: always forged.
+    /// Datagrams dropped because they came from port 0, or frames from an address that is nobody's,
+    /// where no answer can go: always forged.
     pub dropped: usize,
     /// Datagrams dropped because they were longer than a slot: no query is.
     pub oversize: usize,

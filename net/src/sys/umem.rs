@@ -59,7 +59,8 @@ impl Umem {
     pub(crate) fn bytes(&self, frame: &Frame) -> &[u8] {
         let first = self.first(frame);
         // SAFETY: the frame lies within the mapping, which lives as long as `self`; it is ours, so
-        // the kernel leaves it alone, and whoever writes to it borrows `self` mutably.
+        // the kernel leaves it alone (whoever has several memories keeps their frames apart), and who
+        // writes to it borrows `self` mutably.
         unsafe { slice::from_raw_parts(first.as_ptr(), self.frame_len) }
     }
 

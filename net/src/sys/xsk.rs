@@ -79,6 +79,8 @@ pub(crate) struct Xsk {
     tx: Ring<libc::xdp_desc>,
     completion: Ring<u64>,
     umem: Umem,
+    /// The kernel copies each reply while it is told of it, so that its word is about one of them.
+    copies: bool,
     // After the memory that it knows of, for fields are dropped in order.
     socket: OwnedFd,
 }
@@ -116,11 +118,11 @@ impl Xsk {
             ))
         };
         let (fill, rx, tx, completion) = rings().map_err(at(Step::Rings))?;
-        Ok(Self { fill, rx, tx, completion, umem, socket })
+        Ok(Self { fill, rx, tx, completion, umem, copies: true, socket })
     }
 
     /// Binds the socket to a queue; frames may arrive from then on, if the filter sends any.
-    pub(crate) fn bind(&self, interface: u32, queue: u32, copying: Copying) -> io::Result<()> {
+    pub(crate) fn bind(&mut self, interface: u32, queue: u32, copying: Copying) -> io::Result<()> {
         let copying = match copying {
             Copying::Never => libc::XDP_ZEROCOPY,
             Copying::Always => libc::XDP_COPY,
@@ -141,7 +143,11 @@ impl Xsk {
                 size_of_val(&address) as socklen_t,
             )
         };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        self.copies = !self.is_zero_copy();
+        Ok(())
     }
 
     /// Whether frames come without a copy.
@@ -217,7 +223,7 @@ impl Xsk {
             return Kick::Done;
         }
         match io::Error::last_os_error().raw_os_error() {
-            Some(libc::EBUSY) => Kick::Refused,
+            Some(libc::EBUSY) if self.copies => Kick::Refused,
             Some(libc::ENETDOWN) => Kick::Down,
             Some(libc::ENXIO) => Kick::Gone,
             _ => Kick::Again,

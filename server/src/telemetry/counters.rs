@@ -52,7 +52,7 @@ counters! {
     Answered: "queries_answered", "Answers that the kernel accepted";
     DroppedShort: "queries_dropped" {"reason" = "short"}, "Datagrams that got no answer";
     DroppedResponse: "queries_dropped" {"reason" = "response"}, "Responses sent to us as if they were queries";
-    DroppedPortZero: "queries_dropped" {"reason" = "port_zero"}, "Datagrams from source port 0, which no answer can reach";
+    DroppedPortZero: "queries_dropped" {"reason" = "port_zero"}, "Datagrams from where no answer can reach: port 0; over AF_XDP martians too";
     DroppedOversize: "queries_dropped" {"reason" = "oversize"}, "Datagrams longer than any query";
     DroppedMalformed: "queries_dropped" {"reason" = "malformed_frame"}, "Frames whose lengths contradict each other (af-xdp)";
     DroppedChecksum: "queries_dropped" {"reason" = "checksum"}, "Frames with a wrong checksum (af-xdp)";

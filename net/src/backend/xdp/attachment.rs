@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use super::batch::{Destination, Destinations};
 use super::error::{Step, XdpError};
 use super::filter::{Filter, Link, Target};
-use super::frame::{HEADERS_MAX, Local};
+use super::frame::{ETHERNET_MAX, Local};
 use super::interface::{Interface, attached, is_asked, plan};
 use super::queue::{HEADROOM, Queue, RING_LEN, Tally};
 use super::{Mode, Request, Share};
 use crate::socket::is_wildcard;
 use crate::sys::sockopt;
-use crate::sys::umem::Umem;
+use crate::sys::umem::{Frame, Umem};
 use crate::sys::xsk::{self, Copying, Failed, Xsk, statistics};
 
 /// Lengths of a frame that the kernel allows: one half page, or a whole one for long packets.
@@ -34,12 +34,16 @@ const SEND_BUFFER: i32 = 4 << 20;
 const RELEASE: Duration = Duration::from_secs(5);
 const RELEASE_LOOK: Duration = Duration::from_millis(2);
 
+/// The most replies that one call sends where they are copied (linux/if_xdp.h, Linux 6.17).
+const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
+
 /// SO_PREFER_BUSY_POLL and SO_BUSY_POLL_BUDGET (asm-generic/socket.h, Linux 5.11).
 const SO_PREFER_BUSY_POLL: i32 = 69;
 const SO_BUSY_POLL_BUDGET: i32 = 70;
 
 /// The filters on their interfaces. They vanish when this is dropped or the process ends, in
 /// whatever way; the frames then take the kernel's way to the ordinary sockets.
+#[derive(Default)]
 pub struct Attachment {
     filters: Vec<Filter>,
     links: Mutex<Vec<Link>>,
@@ -93,7 +97,8 @@ pub struct QueueCounts {
 
 /// What is left with the attachment of a queue that a worker has.
 struct Watcher {
-    interface: String,
+    /// Index of its interface and filter.
+    filter: usize,
     queue: u32,
     tally: Arc<Tally>,
     socket: OwnedFd,
@@ -102,12 +107,7 @@ struct Watcher {
 /// Attaches a filter to each interface and opens a socket for each of its queues; one share of
 /// them for each worker, some of which may be empty.
 pub fn open(request: &Request) -> Result<(Attachment, Vec<Share>), XdpError> {
-    let mut attachment = Attachment {
-        filters: Vec::new(),
-        links: Mutex::default(),
-        interfaces: Vec::new(),
-        queues: Vec::new(),
-    };
+    let mut attachment = Attachment::default();
     let busy_poll = request.busy_poll_us > 0;
     let mut shares: Vec<Share> = Vec::new();
     shares.resize_with(request.workers.max(1), || Share { queues: Vec::new(), busy_poll });
@@ -118,18 +118,19 @@ pub fn open(request: &Request) -> Result<(Attachment, Vec<Share>), XdpError> {
         {
             return Err(XdpError::Attached { interface: name.clone(), program });
         }
-        for (queue, number) in attachment.serve(request, &interface, &targets)? {
+        for (queue, number) in attachment.add(request, &interface, &targets)? {
             let worker = number as usize % shares.len();
             shares[worker].queues.push(queue);
         }
     }
+    attachment.begin()?;
     Ok((attachment, shares))
 }
 
 impl Attachment {
     /// Attaches the filter, then binds a socket to each queue: some drivers only make room for
-    /// sockets when they have a program.
-    fn serve(
+    /// sockets when they have a program. No frame comes yet.
+    pub(super) fn add(
         &mut self,
         request: &Request,
         interface: &Interface,
@@ -142,49 +143,32 @@ impl Attachment {
             return Err(XdpError::NoQueue { interface, queue, queues });
         }
         // A tag may be in front of the longest packet.
-        let wanted = interface.mtu as usize + HEADERS_MAX + HEADROOM;
+        let longest = interface.mtu as usize + ETHERNET_MAX;
         let [short, long] = FRAME_LENS;
-        let frame_len = if wanted <= short { short } else { long };
-        let longest = (frame_len - HEADROOM) as u32;
-        let filter = Filter::load(interface.mac, targets, interface.queues, longest)?;
+        let frame_len = if HEADROOM + longest <= short { short } else { long };
+        let max_frame = longest.min(frame_len - HEADROOM) as u32;
+        let filter = Filter::load(interface.mac, targets, interface.queues, max_frame)?;
         let (link, native) = attach(&filter, interface, request.mode)?;
         self.links.get_mut().unwrap_or_else(PoisonError::into_inner).push(link);
+        let copying = match request.mode {
+            Mode::ZeroCopy => Copying::Never,
+            Mode::Auto if native => Copying::AsNeeded,
+            _ => Copying::Always,
+        };
         let mut queues = Vec::new();
         let mut zero_copy = true;
         for &number in &numbers {
             let at = |step| XdpError::at(step, &interface.name, number);
-            let bytes = u64::from(2 * RING_LEN) * frame_len as u64;
-            let memory = Step::RegisterMemory { bytes };
-            let (umem, frames) = Umem::new(frame_len, 2 * RING_LEN).map_err(at(memory))?;
-            let xsk = Xsk::open(umem, RING_LEN).map_err(|Failed { step, source }| {
-                at(match step {
-                    xsk::Step::Socket => Step::OpenSocket,
-                    xsk::Step::Memory => memory,
-                    xsk::Step::Rings => Step::SetUpRings,
-                })(source)
-            })?;
-            set_up(xsk.as_fd(), request).map_err(at(Step::Tune))?;
+            let opened = open_socket(frame_len, request, at)?;
             let destinations = destinations(&request.listeners, targets);
-            let queue = Queue::new(
-                xsk,
-                frames,
-                interface.mtu as usize,
-                destinations,
-                request.batch,
-                seed(),
-            );
-            let copying = match request.mode {
-                Mode::ZeroCopy => Copying::Never,
-                Mode::Auto if native => Copying::AsNeeded,
-                _ => Copying::Always,
-            };
+            let mtu = interface.mtu as usize;
+            let mut queue = Queue::new(opened, mtu, destinations, request.batch, seed());
             let bind = Step::Bind { zero_copy: copying == Copying::Never };
-            bind_once_free(&queue, interface.index, number, copying).map_err(at(bind))?;
+            bind_once_free(&mut queue, interface.index, number, copying).map_err(at(bind))?;
             zero_copy &= queue.is_zero_copy();
-            filter.serve(number, queue.socket())?;
             let socket = queue.socket().try_clone_to_owned().map_err(at(Step::Tune))?;
-            let (interface, tally) = (interface.name.clone(), Arc::clone(queue.tally()));
-            self.queues.push(Watcher { interface, queue: number, tally, socket });
+            let (filter, tally) = (self.filters.len(), Arc::clone(queue.tally()));
+            self.queues.push(Watcher { filter, queue: number, tally, socket });
             queues.push((queue, number));
         }
         self.filters.push(filter);
@@ -195,6 +179,12 @@ impl Attachment {
         };
         self.interfaces.push(Served { name: interface.name.clone(), mode, queues: numbers });
         Ok(queues)
+    }
+
+    /// Gives the frames to the sockets, all of which are there now.
+    pub(super) fn begin(&self) -> Result<(), XdpError> {
+        let mut queues = self.queues.iter();
+        queues.try_for_each(|at| self.filters[at.filter].serve(at.queue, at.socket.as_fd()))
     }
 
     /// The interfaces, in the order of [`filter_counts`](Self::filter_counts).
@@ -217,7 +207,7 @@ impl Attachment {
     /// What became of the frames of each queue of all interfaces.
     #[must_use]
     pub fn queue_counts(&self) -> Vec<QueueCounts> {
-        self.queues.iter().map(Watcher::counts).collect()
+        self.queues.iter().map(|at| at.counts(&self.interfaces[at.filter].name)).collect()
     }
 }
 
@@ -234,8 +224,36 @@ fn attach(filter: &Filter, interface: &Interface, mode: Mode) -> Result<(Link, b
     }
 }
 
+/// Opens a socket over memory of its own.
+fn open_socket<E>(
+    frame_len: usize,
+    request: &Request,
+    at: impl Fn(Step) -> E,
+) -> Result<(Xsk, Vec<Frame>), XdpError>
+where
+    E: FnOnce(io::Error) -> XdpError,
+{
+    let count = 2 * RING_LEN;
+    let memory = Step::RegisterMemory { bytes: u64::from(count) * frame_len as u64 };
+    let (umem, frames) = Umem::new(frame_len, count).map_err(at(memory))?;
+    let xsk = Xsk::open(umem, RING_LEN).map_err(|Failed { step, source }| {
+        at(match step {
+            xsk::Step::Socket => Step::OpenSocket,
+            xsk::Step::Memory => memory,
+            xsk::Step::Rings => Step::SetUpRings,
+        })(source)
+    })?;
+    set_up(xsk.as_fd(), request).map_err(at(Step::Tune))?;
+    Ok((xsk, frames))
+}
+
 /// Binds a queue that a predecessor may still be leaving.
-fn bind_once_free(queue: &Queue, interface: u32, number: u32, copying: Copying) -> io::Result<()> {
+fn bind_once_free(
+    queue: &mut Queue,
+    interface: u32,
+    number: u32,
+    copying: Copying,
+) -> io::Result<()> {
     let begun = Instant::now();
     loop {
         match queue.bind(interface, number, copying) {
@@ -255,6 +273,9 @@ fn set_up(socket: BorrowedFd<'_>, request: &Request) -> io::Result<()> {
     if set(libc::SO_SNDBUFFORCE, SEND_BUFFER).is_err() {
         set(libc::SO_SNDBUF, SEND_BUFFER)?;
     }
+    // Older kernels send 32 of a batch, and the others at the next call.
+    let batch = request.batch.clamp(32, RING_LEN as usize) as i32;
+    let _ = sockopt::set(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, batch);
     if request.busy_poll_us > 0 {
         set(SO_PREFER_BUSY_POLL, 1)?;
         set(libc::SO_BUSY_POLL, request.busy_poll_us.try_into().unwrap_or(i32::MAX))?;
@@ -291,11 +312,11 @@ fn destinations(listeners: &[SocketAddr], targets: &[Target]) -> Destinations {
 }
 
 impl Watcher {
-    fn counts(&self) -> QueueCounts {
+    fn counts(&self, interface: &str) -> QueueCounts {
         let kernel = statistics(self.socket.as_fd()).ok();
         let count = |of: fn(&libc::xdp_statistics) -> u64| kernel.as_ref().map_or(0, of);
         QueueCounts {
-            interface: self.interface.clone(),
+            interface: interface.to_owned(),
             queue: self.queue,
             received: self.tally.received.load(Relaxed),
             answered: self.tally.answered.load(Relaxed),

@@ -37,11 +37,13 @@ impl Batch {
         self.packets.len()
     }
 
-    /// Takes in what arrived. Frames that are no good are counted and free again.
+    /// Takes in what arrived. Frames that are no good are counted and free again, and so are those that
+    /// are longer than a reply may be: packets of more than `mtu` bytes.
     pub(super) fn take(
         &mut self,
         arrivals: &mut Vec<Segment>,
         umem: &Umem,
+        mtu: usize,
         destinations: &mut Destinations,
         free: &mut Vec<Frame>,
     ) -> Received {
@@ -53,7 +55,11 @@ impl Batch {
                 let to = destinations.find(datagram.local(bytes)).ok_or(Reject::Malformed)?;
                 Ok((datagram, datagram.route(bytes, to.listener, to.wildcard, to.interface)))
             });
+            let capacity = umem.frame_len() - usize::from(segment.start);
             match found {
+                Ok((datagram, _)) if datagram.payload().len() > datagram.room(mtu, capacity) => {
+                    report.oversize += 1;
+                }
                 Ok((datagram, route)) => {
                     self.packets.push(Pending { segment, datagram, route, reply: 0 });
                     report.packets += 1;
@@ -156,23 +162,28 @@ impl Destinations {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::backend::xdp::checksum::{fold, sum};
 
     const HEADERS: usize = 42;
 
     /// A query over IPv4 from 192.0.2.1:1234 to 192.0.2.2:53, without a UDP checksum.
-    fn query(payload: &[u8]) -> Vec<u8> {
-        let [udp, ip] = [8 + payload.len(), 28 + payload.len()].map(|len| len as u8);
+    pub(in crate::backend::xdp) fn query(payload: &[u8]) -> Vec<u8> {
+        let [udp, ip] = [8, 28].map(|headers| ((headers + payload.len()) as u16).to_be_bytes());
         let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
-        frame.extend([0x45, 0, 0, ip, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
-        let checksum = !crate::backend::xdp::checksum::fold(crate::backend::xdp::checksum::sum(
-            &frame[14..34],
-        ));
-        frame[24..26].copy_from_slice(&checksum.to_ne_bytes());
-        frame.extend([0x04, 0xd2, 0, 53, 0, udp, 0, 0]);
+        frame.extend([0x45, 0, ip[0], ip[1], 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+        set_checksum(&mut frame[14..34]);
+        frame.extend([0x04, 0xd2, 0, 53, udp[0], udp[1], 0, 0]);
         frame.extend(payload);
         frame
+    }
+
+    /// Makes the checksum of an IPv4 header right.
+    pub(in crate::backend::xdp) fn set_checksum(header: &mut [u8]) {
+        header[10..12].fill(0);
+        let checksum = !fold(sum(header));
+        header[10..12].copy_from_slice(&checksum.to_ne_bytes());
     }
 
     struct Rig {
@@ -200,7 +211,7 @@ mod tests {
             };
             let mut arrivals = frames.iter().map(arrive).collect();
             let Self { batch, umem, destinations, free, .. } = self;
-            let received = batch.take(&mut arrivals, umem, destinations, free);
+            let received = batch.take(&mut arrivals, umem, 1500, destinations, free);
             assert_eq!(self.free.len() + self.batch.held(), self.count);
             received
         }
@@ -251,10 +262,19 @@ mod tests {
             frame
         };
         let other_port = spoiled(37, 54);
-        let frames =
-            [vec![], spoiled(12, 9), spoiled(22, 65), spoiled(39, 200), other_port, query(b"ok")];
+        let too_long = query(&[7; 1473]);
+        let frames = [
+            too_long,
+            vec![],
+            spoiled(12, 9),
+            spoiled(22, 65),
+            spoiled(39, 200),
+            other_port,
+            query(b"ok"),
+        ];
         let received = rig.take(&frames);
-        let expected = Received { packets: 1, malformed: 4, corrupt: 1, ..Received::default() };
+        let expected =
+            Received { packets: 1, oversize: 1, malformed: 4, corrupt: 1, ..Received::default() };
         assert_eq!(received, expected);
         assert_eq!(rig.batch.next(&mut rig.umem, 1500).unwrap().len, 2);
         rig.batch.forget(&mut rig.free);

@@ -24,7 +24,7 @@ pub enum XdpError {
     #[error(
         "no permission to {step}{place}: {}; all that AF_XDP needs is given by `--cap-add NET_ADMIN --cap-add BPF \
          --cap-add NET_RAW` to a container, `AmbientCapabilities=CAP_NET_ADMIN CAP_BPF CAP_NET_RAW` in a systemd unit, or \
-         `setcap cap_net_admin,cap_bpf,cap_net_raw+ep` on the program",
+         `setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock,cap_net_bind_service+ep` on the program",
         Missing(missing)
     )]
     NotPermitted {
@@ -139,7 +139,8 @@ pub enum XdpError {
     },
     /// No interface serves anything.
     #[error(
-        "no interface that is up and has Ethernet frames carries an address listened on; there are: {there}"
+        "no interface that is up and has Ethernet frames carries an address listened on, apart from loopback, which must be named \
+         (SWIFTLET_XDP_INTERFACE=lo); there are: {there}"
     )]
     Nothing {
         /// The interfaces and their addresses.

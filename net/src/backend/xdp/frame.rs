@@ -23,6 +23,9 @@ use crate::route::{Route, widen};
 /// Bytes of the headers in front of a payload, at most.
 pub const HEADERS_MAX: usize = ETHERNET + TAG + V6 + UDP;
 
+/// Bytes in front of an IP packet, at most.
+pub const ETHERNET_MAX: usize = ETHERNET + TAG;
+
 /// Bytes of each header.
 const ETHERNET: usize = 14;
 const TAG: usize = 4;
@@ -65,8 +68,9 @@ pub enum Reject {
     Corrupt,
     /// No answer can go where it says that it comes from: port 0, a multicast, broadcast or
     /// unspecified address, a group of MACs. The kernel drops such packets as martians, and so those
-    /// from our own host that did not come over loopback (it alone has the MAC 0), and those from an
-    /// IPv4-mapped IPv6 address: each would pass an access list as somebody else.
+    /// from the address asked or a loopback address that did not come over loopback (it alone has the
+    /// MAC 0), and those from an IPv4-mapped IPv6 address: each would pass an access list as somebody
+    /// else. Of the host's other addresses this knows nothing.
     Unanswerable,
 }
 

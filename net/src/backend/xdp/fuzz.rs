@@ -200,7 +200,7 @@ impl Play {
         self.forget();
         let arrived = self.arrivals.len();
         let Self { umem, free, arrivals, destinations, batch, .. } = self;
-        let received = batch.take(arrivals, umem, destinations, free);
+        let received = batch.take(arrivals, umem, MTU, destinations, free);
         assert_eq!((received.taken(), self.arrivals.len()), (arrived, 0));
         assert_eq!(self.batch.held(), received.packets);
         self.waiting = received.packets;
@@ -214,7 +214,7 @@ impl Play {
             return;
         };
         self.waiting -= 1;
-        assert!(packet.buf.len() <= MTU && packet.len <= CHUNK);
+        assert!(packet.buf.len() <= MTU && packet.len <= packet.buf.len());
         packet.buf.fill(0x5a);
         self.replied += usize::from(reply.min(packet.buf.len()) > 0);
         packet.reply(reply);

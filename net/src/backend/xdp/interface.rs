@@ -5,8 +5,9 @@
 //! - Frames of a VLAN come by the device below it, with a tag: there the filter goes, and the
 //!   VLAN's addresses are targets with its id.
 //! - Unless interfaces are named, those are taken that are up, have Ethernet's frames and carry a
-//!   listen address. A wildcard listener takes only those with an address that is more than
-//!   link-local (not each end of each container's veth), and not loopback.
+//!   listen address, but not loopback: it has no driver to run a filter, and all local traffic would
+//!   pay. A wildcard listener takes only those with an address that is more than link-local (not each
+//!   end of each container's veth).
 //! - An interface that is named must be up and serve something. It brings its VLANs, and takes the
 //!   addresses of loopback and dummy devices as well: those are routed to this host by a wire.
 
@@ -167,8 +168,9 @@ impl Host {
 
     /// What a link serves that nobody named; nothing if it isn't to be taken.
     fn unnamed(&self, link: &Link, listeners: &[SocketAddr]) -> Vec<Target> {
-        let comes = link.up && !link.dummy && self.wire(link).is_ok_and(|wire| wire.up);
-        let is_wide = !link.loopback && self.of(link).any(is_wide);
+        let comes =
+            link.up && !link.dummy && !link.loopback && self.wire(link).is_ok_and(|wire| wire.up);
+        let is_wide = self.of(link).any(is_wide);
         let asked: Vec<_> = listeners
             .iter()
             .copied()

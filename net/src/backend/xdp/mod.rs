@@ -110,7 +110,7 @@ pub struct Xdp {
     busy_poll: bool,
     /// Runs while replies wait for the kernel to look at them.
     again: Option<Pin<Box<Sleep>>>,
-    /// Replies that were lost outside of `send`.
+    /// Replies whose end came to be known outside of `send`.
     carried: Sent,
 }
 
@@ -148,10 +148,11 @@ impl Xdp {
         queues.sum::<usize>() - self.batch.held()
     }
 
-    /// Tells the kernel of replies that it has not looked at, if it is time.
+    /// Tells the kernel once more of replies that it has not looked at.
     fn kick_again(&mut self) {
-        let stuck = self.ports.iter_mut().filter(|port| port.queue.is_stuck());
-        self.carried.refused += stuck.map(|port| port.queue.kick()).sum::<usize>();
+        for port in self.ports.iter_mut().filter(|port| port.queue.is_stuck()) {
+            self.carried += port.queue.kick();
+        }
         self.again = None;
     }
 
@@ -219,11 +220,12 @@ impl Backend for Xdp {
     }
 
     fn send(&mut self) -> Sent {
-        let mut sent = std::mem::take(&mut self.carried);
         if let Some(port) = self.ports.get_mut(self.current) {
-            sent += port.queue.send(&mut self.batch);
-            self.watch_stuck();
+            self.carried += port.queue.send(&mut self.batch);
         }
+        self.kick_again();
+        self.watch_stuck();
+        let mut sent = std::mem::take(&mut self.carried);
         sent += self.kernel.send();
         sent
     }

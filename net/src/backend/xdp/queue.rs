@@ -37,8 +37,12 @@ pub(super) struct Queue {
     sending: usize,
     /// Frames in all.
     count: usize,
-    /// The kernel has not looked at all replies yet.
-    unkicked: bool,
+    /// Replies in the ring that the kernel has not looked at, and how many of them, or of those before,
+    /// it has lost.
+    unsettled: usize,
+    lost: usize,
+    /// The interface is no more, nor is anything sent.
+    gone: bool,
     arrivals: Vec<Segment>,
     replies: Vec<Segment>,
     ids: Ids,
@@ -56,8 +60,7 @@ impl Queue {
     /// Takes over a socket with all frames of its memory, for batches of so many. `seed` is secret
     /// and random.
     pub(super) fn new(
-        xsk: Xsk,
-        frames: Vec<Frame>,
+        (xsk, frames): (Xsk, Vec<Frame>),
         mtu: usize,
         destinations: Destinations,
         batch: usize,
@@ -72,7 +75,9 @@ impl Queue {
             filled: 0,
             sending: 0,
             count,
-            unkicked: false,
+            unsettled: 0,
+            lost: 0,
+            gone: false,
             arrivals,
             replies: Vec::with_capacity(batch),
             ids: Ids(seed | 1),
@@ -92,7 +97,7 @@ impl Queue {
     }
 
     /// Binds the socket to its queue.
-    pub(super) fn bind(&self, interface: u32, queue: u32, copying: Copying) -> io::Result<()> {
+    pub(super) fn bind(&mut self, interface: u32, queue: u32, copying: Copying) -> io::Result<()> {
         self.xsk.bind(interface, queue, copying)
     }
 
@@ -106,7 +111,7 @@ impl Queue {
 
     /// Whether replies wait for the kernel to look at them.
     pub(super) fn is_stuck(&self) -> bool {
-        self.unkicked
+        self.unsettled > 0
     }
 
     /// Ends the batch without a reply to any of its packets.
@@ -125,8 +130,8 @@ impl Queue {
         }
         self.filled -= arrived;
         add(&self.tally.received, arrived);
-        let Self { arrivals, xsk, destinations, free, .. } = self;
-        Some(batch.take(arrivals, xsk.umem(), destinations, free))
+        let Self { arrivals, xsk, mtu, destinations, free, .. } = self;
+        Some(batch.take(arrivals, xsk.umem(), *mtu, destinations, free))
     }
 
     /// Lends the next packet of the batch.
@@ -145,53 +150,62 @@ impl Queue {
         let Self { xsk, free, ids, replies, .. } = self;
         batch.finish(xsk.umem_mut(), free, replies, || ids.next());
         for reply in replies.drain(..) {
-            match xsk.transmit(reply) {
-                Ok(()) => sent.accepted += 1,
+            let refused = if self.gone { Err(reply.frame) } else { xsk.transmit(reply) };
+            match refused {
+                Ok(()) => {
+                    self.sending += 1;
+                    self.unsettled += 1;
+                }
                 Err(frame) => {
                     sent.refused += 1;
                     free.push(frame);
                 }
             }
         }
-        self.sending += sent.accepted;
-        if sent.accepted > 0 {
-            let refused = self.kick();
-            // A reply of an earlier batch may be among them: in sum it is right.
-            sent.accepted -= refused.min(sent.accepted);
-            sent.refused += refused;
+        if self.is_stuck() {
+            sent += self.kick();
         }
-        add(&self.tally.answered, sent.accepted);
         sent
     }
 
-    /// Has the kernel look at the replies in the ring. Returns how many the device refused: those are
-    /// lost, as a datagram is for which a socket's device has no room.
-    pub(super) fn kick(&mut self) -> usize {
-        let (mut refused, mut retries, mut unsent) = (0, SEND_RETRIES, usize::MAX);
-        self.unkicked = true;
-        loop {
+    /// Has the kernel look at the replies in the ring. Returns what became of those that it did look
+    /// at; the others are left to the next call.
+    pub(super) fn kick(&mut self) -> Sent {
+        let (mut refused, mut retries, mut unsent) = (self.lost, SEND_RETRIES, usize::MAX);
+        let left = loop {
             match self.xsk.kick() {
-                Kick::Done => {
-                    self.unkicked = false;
-                    return refused;
-                }
-                Kick::Refused => refused += 1,
-                Kick::Down => return refused,
-                Kick::Gone => {
-                    self.unkicked = false;
-                    return refused + self.xsk.unsent();
-                }
+                Kick::Done => break 0,
+                // A reply is lost, as a datagram is for which a socket's device has no room.
+                Kick::Refused if refused < self.unsettled => refused += 1,
                 // One call sends some 32 and leaves the others to the next.
                 Kick::Again if self.xsk.unsent() < unsent => unsent = self.xsk.unsent(),
-                Kick::Again if retries == 0 => return refused,
-                Kick::Again => {
+                Kick::Again if retries > 0 => {
                     retries -= 1;
                     self.sending -= self.xsk.complete(&mut self.free);
                     // What takes the frames over may be a kernel thread on this very core.
                     thread::yield_now();
                 }
+                Kick::Gone => {
+                    self.gone = true;
+                    refused += self.xsk.unsent();
+                    break 0;
+                }
+                Kick::Refused | Kick::Again | Kick::Down => break self.xsk.unsent(),
             }
-        }
+        };
+        self.settle(left, refused)
+    }
+
+    /// Counts the replies in the ring except those that are left; so many of all are known to be lost.
+    /// The ring may show that only later, and each is counted when it does.
+    fn settle(&mut self, left: usize, lost: usize) -> Sent {
+        let settled = self.unsettled.saturating_sub(left);
+        self.unsettled -= settled;
+        let refused = lost.min(settled);
+        self.lost = lost - refused;
+        let sent = Sent { accepted: settled - refused, refused };
+        add(&self.tally.answered, sent.accepted);
+        sent
     }
 
     /// Has the kernel poll the device. Returns whether anything has arrived.
@@ -204,7 +218,7 @@ impl Queue {
     fn fill(&mut self) {
         let filled = self.xsk.fill(&mut self.free);
         self.filled += filled;
-        if filled > 0 && self.xsk.fill_needs_wake_up() {
+        if self.xsk.fill_needs_wake_up() {
             self.xsk.poke();
         }
     }

@@ -1,15 +1,21 @@
-//! A queue whose interface goes down, comes up and goes away; over a veth pair, natively.
+//! Queues over a veth pair, natively: an interface that goes down, comes up and goes away, and tags.
 
 use std::future::poll_fn;
 use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Instant;
 
+use super::filter::{Filter, Target};
+use super::interface::plan;
 use super::rig::{isolated, run};
 use super::*;
 use crate::backend::Options;
 use crate::backend::contract::{PATIENCE, on_free_port, runs_here};
 use crate::socket::Listener;
+use crate::sys::umem::Umem;
+use crate::sys::xsk::{Copying, Kick, Segment, Xsk};
 
 /// A server with one queue, in the network of its thread.
 struct Server {
@@ -107,22 +113,27 @@ fn replies_outlast_an_interface_that_is_down_and_frames_one_that_is_removed() {
             ask.send(server.address).unwrap();
             assert_eq!(server.receive().packets, 1);
             run("ip link set swq0 down");
-            server.echo();
+            assert_eq!(server.echo(), Sent::default());
             assert!(server.xdp.ports[0].queue.is_stuck());
             run("ip link set swq0 up");
+            let begun = Instant::now();
             while server.xdp.ports[0].queue.is_stuck() {
+                assert!(begun.elapsed() < PATIENCE);
                 let ready = poll_fn(|cx| server.xdp.poll_ready(cx));
                 server.runtime.block_on(ready).unwrap();
                 let _inside = server.runtime.enter();
                 server.xdp.receive();
             }
-            assert_eq!(server.xdp.outstanding(), 0);
+            // Its device may still have no carrier.
+            let Sent { accepted, refused } = server.echo();
+            assert_eq!((accepted + refused, server.xdp.outstanding()), (1, 0));
 
             ask.send(server.address).unwrap();
             // It goes away between question and answer, which nobody waits for any more.
             assert_eq!(server.receive().packets, 1);
             run("ip link delete swq0");
             assert_eq!(server.echo(), Sent { accepted: 0, refused: 1 });
+            assert_eq!(server.echo(), Sent::default());
             assert!(!server.xdp.ports[0].queue.is_stuck());
             assert_eq!(server.xdp.outstanding(), 0);
             let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -130,5 +141,87 @@ fn replies_outlast_an_interface_that_is_down_and_frames_one_that_is_removed() {
             assert!(server.xdp.poll_ready(&mut cx).is_pending());
         });
         client.join().unwrap();
+    });
+}
+
+/// Waits for what a device delivers in its own time.
+fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(begun.elapsed() < PATIENCE, "nothing came within the time");
+        thread::yield_now();
+    }
+}
+
+/// The whole way of a tagged query, which takes no VLAN device.
+#[test]
+fn a_tagged_query_is_answered_with_its_tag() {
+    const QUERY_TO: usize = 12;
+    if !runs_here::<Xdp>() {
+        return;
+    }
+    isolated(|| {
+        run("ip link add swv0 type veth peer name swv1");
+        let ends = [("swv0", "198.51.100.1:53"), ("swv1", "198.51.100.2:1234")];
+        let [(near, near_targets), (far, far_targets)] = ends.map(|(name, address)| {
+            let address: SocketAddr = address.parse().unwrap();
+            run(&format!("ip address add {}/24 dev {name}", address.ip()));
+            run(&format!("ip link set {name} up"));
+            let (interface, targets) = plan(&[address], &[name.into()]).unwrap().remove(0);
+            let tagged = |target| Target { vlan: Some(7), ..target };
+            (interface, targets.into_iter().map(tagged).collect::<Vec<_>>())
+        });
+        let request = Request {
+            listeners: vec!["198.51.100.1:53".parse().unwrap()],
+            interfaces: Vec::new(),
+            queues: None,
+            mode: Mode::Copy,
+            workers: 1,
+            batch: 4,
+            busy_poll_us: 0,
+        };
+        let mut attachment = Attachment::default();
+        let (mut queue, _) = attachment.add(&request, &near, &near_targets).unwrap().remove(0);
+        attachment.begin().unwrap();
+
+        let (umem, mut frames) = Umem::new(2048, 4).unwrap();
+        let mut client = Xsk::open(umem, 4).unwrap();
+        let filter = Filter::load(far.mac, &far_targets, 1, 1518).unwrap();
+        let _link = filter.attach(&far, false).unwrap();
+        let mut frame = frames.pop().unwrap();
+        client.fill(&mut frames);
+        client.bind(far.index, 0, Copying::Always).unwrap();
+        filter.serve(0, client.as_fd()).unwrap();
+
+        let mut query = batch::tests::query(b"tagged");
+        query.splice(QUERY_TO..QUERY_TO, [0x81, 0, 0x60, 7]);
+        query[..6].copy_from_slice(&near.mac);
+        query[6..12].copy_from_slice(&far.mac);
+        query[30..38].copy_from_slice(&[198, 51, 100, 2, 198, 51, 100, 1]);
+        batch::tests::set_checksum(&mut query[18..38]);
+        client.umem_mut().bytes_mut(&mut frame)[..query.len()].copy_from_slice(&query);
+        client.transmit(Segment { frame, start: 0, len: query.len() as u16 }).unwrap();
+        assert_eq!(client.kick(), Kick::Done);
+
+        let mut batch = Batch::new(4);
+        let received = until(|| queue.receive(4, &mut batch));
+        assert_eq!(received, Received { packets: 1, ..Received::default() });
+        let packet = queue.next(&mut batch).unwrap();
+        assert_eq!(packet.buf[..packet.len], *b"tagged");
+        packet.reply(6);
+        assert_eq!(queue.send(&mut batch), Sent { accepted: 1, refused: 0 });
+
+        let mut arrivals = Vec::new();
+        let reply = until(|| {
+            client.receive(1, &mut arrivals);
+            arrivals.pop()
+        });
+        let start = usize::from(reply.start);
+        let bytes = &client.umem().bytes(&reply.frame)[start..start + query.len()];
+        assert_eq!((&bytes[..6], &bytes[6..12]), (&far.mac[..], &near.mac[..]));
+        assert_eq!((&bytes[12..18], &bytes[46..]), (&query[12..18], &b"tagged"[..]));
     });
 }

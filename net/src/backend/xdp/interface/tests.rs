@@ -90,8 +90,9 @@ fn named(name: &str, asked: &[&str]) -> Result<Vec<String>, String> {
 fn without_names_who_carries_the_addresses_is_taken() {
     assert_eq!(unnamed(&["192.0.2.2:53"]), ["2: 192.0.2.2"]);
     assert_eq!(unnamed(&["198.51.100.7:53"]), ["2: 198.51.100.7/7"]);
-    assert_eq!(unnamed(&["127.0.0.1:53"]), ["1: 127.0.0.1"]);
-    assert_eq!(unnamed(&["127.7.7.7:53", "192.0.2.1:53"]), ["1: 127.7.7.7", "2: 192.0.2.1"]);
+    assert_eq!(unnamed(&["127.7.7.7:53", "192.0.2.1:53"]), ["2: 192.0.2.1"], "not loopback");
+    let error = host().take(&listeners(&["127.0.0.1:53"]), &[]).unwrap_err();
+    assert!(error.to_string().contains("SWIFTLET_XDP_INTERFACE=lo"), "{error}");
     assert_eq!(unnamed(&["[fe80::1%7]:53"]), ["2: fe80::1/7"]);
     assert_eq!(unnamed(&["[fe80::5%5]:53"]), ["5: fe80::5"]);
     // A port for each listener.
