@@ -34,9 +34,6 @@ const SEND_BUFFER: i32 = 4 << 20;
 const RELEASE: Duration = Duration::from_secs(5);
 const RELEASE_LOOK: Duration = Duration::from_millis(2);
 
-/// The most replies that one call sends where they are copied (linux/if_xdp.h, Linux 6.17).
-const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
-
 /// SO_PREFER_BUSY_POLL and SO_BUSY_POLL_BUDGET (asm-generic/socket.h, Linux 5.11).
 const SO_PREFER_BUSY_POLL: i32 = 69;
 const SO_BUSY_POLL_BUDGET: i32 = 70;
@@ -273,9 +270,6 @@ fn set_up(socket: BorrowedFd<'_>, request: &Request) -> io::Result<()> {
     if set(libc::SO_SNDBUFFORCE, SEND_BUFFER).is_err() {
         set(libc::SO_SNDBUF, SEND_BUFFER)?;
     }
-    // Older kernels send 32 of a batch, and the others at the next call.
-    let batch = request.batch.clamp(32, RING_LEN as usize) as i32;
-    let _ = sockopt::set(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, batch);
     if request.busy_poll_us > 0 {
         set(SO_PREFER_BUSY_POLL, 1)?;
         set(libc::SO_BUSY_POLL, request.busy_poll_us.try_into().unwrap_or(i32::MAX))?;
