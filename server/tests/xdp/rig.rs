@@ -5,10 +5,13 @@
 //! ```
 
 use std::process::{Command, Output};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::{RData, Record};
+use nix::libc::AF_XDP;
+use socket2::{Domain, Socket, Type};
 
 use crate::support::netns::{self, Namespace, in_namespaces, is_root};
 use crate::support::upstream::{Asked, Upstream, name_of};
@@ -37,21 +40,52 @@ pub(crate) struct Rig {
     upstream: Upstream,
 }
 
-/// Runs the body of the test of this name with a link of its own, as root. Skips the test otherwise, or
-/// fails if SWIFTLET_REQUIRE_AF_XDP is 1.
+/// Held by the tests that expect every answer, and for itself by one that leaves no time for others.
+static CORES: RwLock<()> = RwLock::new(());
+
+/// Runs the body of the test of this name with a link of its own, as root. Where AF_XDP is refused the
+/// test is skipped, or fails if SWIFTLET_REQUIRE_AF_XDP is 1.
 pub(crate) fn with_link(test: &str, body: impl FnOnce(&Rig)) {
     with_queues(test, 1, body);
 }
 
 /// The same over a link whose ends have so many queues.
 pub(crate) fn with_queues(test: &str, queues: usize, body: impl FnOnce(&Rig)) {
+    let _beside_others = CORES.read().unwrap_or_else(PoisonError::into_inner);
+    run_test(test, || body(&Rig::build(queues)));
+}
+
+/// The same with one queue while none of the other tests runs, for one that sends all it can.
+pub(crate) fn with_link_alone(test: &str, body: impl FnOnce(&Rig)) {
+    let _alone = CORES.write().unwrap_or_else(PoisonError::into_inner);
+    run_test(test, || body(&Rig::build(1)));
+}
+
+fn run_test(test: &str, body: impl FnOnce()) {
     let required = std::env::var("SWIFTLET_REQUIRE_AF_XDP").is_ok_and(|value| value == "1");
-    if !is_root() {
-        assert!(!required, "AF_XDP needs root here");
-        eprintln!("skipped: AF_XDP needs root here");
+    if let Some(why) = refusal() {
+        assert!(!required, "{why}");
+        eprintln!("skipped: {why}");
         return;
     }
-    in_namespaces(test, required, || body(&Rig::build(queues)));
+    in_namespaces(test, required, body);
+}
+
+/// Why the server would be refused AF_XDP whatever its settings, if it would.
+fn refusal() -> Option<String> {
+    if !is_root() {
+        return Some("AF_XDP needs root here".into());
+    }
+    if let Err(error) = Socket::new(Domain::from(AF_XDP), Type::RAW, None) {
+        return Some(format!(
+            "this kernel or container has no AF_XDP (CONFIG_XDP_SOCKETS): {error}"
+        ));
+    }
+    // It asks for the programs there are.
+    let output = Command::new("bpftool").args(["prog", "show"]).output();
+    let output = output.expect("`make test` installs bpftool");
+    let why = String::from_utf8_lossy(&output.stderr);
+    (!output.status.success()).then(|| format!("bpf(2) is refused: {}", why.trim()))
 }
 
 /// A right answer to everything; to names that begin with `big`, one of more than 1,000 bytes.
