@@ -20,7 +20,7 @@ CARGO_HACK := 0.6.46
 HACK := $(TARGET)/tools/cargo-hack-$(CARGO_HACK)/bin/cargo-hack
 
 .PHONY: help run test features check packages image test-image fuzz loom miri soak bench bench-micro bench-check bench-baseline counts
-.PHONY: bench-generator bench-cache bench-flood bench-outage bench-backends ablation peers compare compare-full
+.PHONY: bench-generator bench-cache bench-flood bench-outage bench-backends bench-xdp ablation peers compare compare-full
 
 # Where the results of a measurement go, under the name that is given.
 results = --markdown bench/results/$(1).md --json bench/results/$(1).json
@@ -134,6 +134,12 @@ bench-outage: ## what hits cost while misses hang on a dead upstream
 bench-backends: ## io_uring beside recvmmsg: bare echoes, and the server on each backend
 	cargo build --release -p swiftlet -p swiftlet-bench --features swiftlet/io-uring,swiftlet-bench/io-uring
 	$(TARGET)/release/swiftlet-bench backends --results bench/results
+
+# Namespaces and AF_XDP need root.
+bench-xdp: ## AF_XDP beside a bare echo, Knot DNS and sockets over a veth pair, as root, in half an hour
+	@.ci/install-test-packages kxdpgun=knot-dnsutils knotd=knot unbound=unbound ip=iproute2 ethtool=ethtool
+	cargo build --release -p swiftlet -p swiftlet-bench --features swiftlet/af-xdp,swiftlet-bench/af-xdp
+	$(TARGET)/release/swiftlet-bench compare xdp --results bench/results
 
 # A part of it, without a file: swiftlet-bench ablation --switch no-simd --workload hit
 ablation: ## what each optimization is worth: the server with one switch turned at a time, in half an hour

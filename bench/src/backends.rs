@@ -69,6 +69,7 @@ impl Contender {
             Self::Twin => "echo, recvmmsg again (A/A)".to_owned(),
             Self::Echo(Over::IoUring) => "echo, our io_uring".to_owned(),
             Self::Echo(Over::TokioUring) => "echo, tokio-uring".to_owned(),
+            Self::Echo(Over::AfXdp) => "echo, AF_XDP".to_owned(),
             Self::Server(backend) => format!("**swiftlet**, {backend}"),
         }
     }

@@ -6,8 +6,8 @@
 //! their records (16 bytes for one address), which the kernel copies once more; a padded echo sends
 //! that many bytes more and so takes this part out of the comparison.
 //!
-//! Two others show what io_uring costs at least ([`Over`]): one on the ring of our own backend, and one
-//! of `tokio-uring`'s single operations.
+//! Others show what io_uring and AF_XDP cost at least ([`Over`]): one on the ring of our own backend, one
+//! of `tokio-uring`'s single operations, and one on a queue of our backend for AF_XDP.
 //!
 //! A second thread does the like over TCP ([`stream`]); it sleeps while nobody connects.
 
@@ -45,6 +45,8 @@ pub enum Over {
     IoUring,
     /// io_uring, one operation for each datagram and direction, through `tokio-uring`.
     TokioUring,
+    /// AF_XDP, by the queue of our backend, on the interface that has the address.
+    AfXdp,
 }
 
 impl Over {
@@ -55,6 +57,7 @@ impl Over {
             Self::Recvmmsg => "recvmmsg",
             Self::IoUring => "io-uring",
             Self::TokioUring => "tokio-uring",
+            Self::AfXdp => "af-xdp",
         }
     }
 }
@@ -91,10 +94,40 @@ pub fn serve(
         }
         #[cfg(feature = "io-uring")]
         Over::TokioUring => oneshot::serve(socket, pad),
+        #[cfg(feature = "af-xdp")]
+        Over::AfXdp => xdp(socket, address, pad),
+        #[cfg(not(feature = "af-xdp"))]
+        Over::AfXdp => {
+            anyhow::bail!("this program was built without AF_XDP: build it with --features af-xdp")
+        }
         #[cfg(not(feature = "io-uring"))]
         Over::IoUring | Over::TokioUring => anyhow::bail!(
             "this program was built without io_uring: build it with --features io-uring"
         ),
+    }
+}
+
+/// What does not arrive by the first queue of the address's interface goes to the socket as ever.
+#[cfg(feature = "af-xdp")]
+fn xdp(socket: UdpSocket, address: SocketAddr, pad: usize) -> anyhow::Result<Infallible> {
+    use swiftlet_net::backend::xdp::{Echo, Mode, Request};
+
+    let request = Request {
+        listeners: vec![address],
+        interfaces: Vec::new(),
+        queues: None,
+        mode: Mode::Auto,
+        workers: 1,
+        batch: BATCH,
+        busy_poll_us: 0,
+    };
+    let mut echo = Echo::open(&request)?;
+    thread::Builder::new().name("echo-socket".to_owned()).spawn(move || {
+        let Err(error) = recvmmsg(&socket, pad);
+        eprintln!("the echo over the socket ends: {error:#}");
+    })?;
+    loop {
+        echo.turn(pad).context("cannot wait")?;
     }
 }
 

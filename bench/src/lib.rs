@@ -3,7 +3,7 @@
 //! [`rounds`] is the measuring: pairs of rounds, one server at a time. [`hit`] puts one server beside
 //! the echo; [`compare`] puts all of [`peers`] there too, for each [`workload`], with [`latency`]
 //! and [`memory`]. [`ablation`] puts it beside itself with one switch turned at a time, [`backends`]
-//! io_uring beside recvmmsg. [`echo`] is the yardstick, [`process`] starts them all, [`accounting`] reads what
+//! io_uring beside recvmmsg, [`xdp`] AF_XDP beside sockets. [`echo`] is the yardstick, [`process`] starts them all, [`accounting`] reads what
 //! they used, [`interval`] judges the ratios, [`outcome`] is what comes of it and [`report`] shows it.
 //! [`generator`] measures the load generator itself, [`cache`] the answer cache beside others of its
 //! kind.
@@ -30,3 +30,4 @@ pub mod report;
 pub mod rounds;
 pub mod subject;
 pub mod workload;
+pub mod xdp;

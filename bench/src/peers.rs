@@ -169,6 +169,19 @@ pub const PEERS: &[Peer] = &[
     },
 ];
 
+/// `knotd` once more, over AF_XDP sockets on the interface that it is started on.
+pub const KNOTD_XDP: Peer = Peer {
+    name: "knotd",
+    role: Role::Authoritative,
+    file: "knotd.conf",
+    template: include_str!("../peers/knotd-xdp.conf"),
+    arguments: &["-c", "@CONFIG@"],
+    open_files: None,
+    companion: None,
+    version: "-V",
+    bytes_per_name: &[],
+};
+
 impl Peer {
     /// Its program, if it is installed: in PATH, or where daemons are.
     #[must_use]
@@ -188,9 +201,20 @@ impl Peer {
     /// It may take a while until it answers.
     pub fn start(&self, program: &Path, setup: &Setup<'_>) -> anyhow::Result<Process> {
         let address = free_address().context("loopback has no free port")?;
+        self.start_at(address, "lo", program, setup)
+    }
+
+    /// The same on this address, which the interface of that name has.
+    pub fn start_at(
+        &self,
+        address: SocketAddr,
+        interface: &str,
+        program: &Path,
+        setup: &Setup<'_>,
+    ) -> anyhow::Result<Process> {
         let directory = self.directory(setup)?;
         let path = directory.path();
-        let values = self.values(address, path, setup);
+        let values = self.values(address, interface, path, setup);
         let template = template::fill(self.template, &values)?;
         write(&path.join(self.file), &template)?;
         if self.role == Role::Authoritative {
@@ -237,12 +261,14 @@ impl Peer {
     fn values(
         &self,
         address: SocketAddr,
+        interface: &str,
         directory: &Path,
         setup: &Setup<'_>,
     ) -> Vec<(&'static str, String)> {
         let mut values = vec![
             ("ADDRESS", address.ip().to_string()),
             ("PORT", address.port().to_string()),
+            ("INTERFACE", interface.to_owned()),
             ("UPSTREAM", setup.upstream.ip().to_string()),
             ("UPSTREAM_PORT", setup.upstream.port().to_string()),
             ("DIR", directory.display().to_string()),
@@ -295,9 +321,9 @@ mod tests {
         let names = ["a.example".to_owned()];
         let upstream = ([192, 0, 2, 53], 5353).into();
         let setup = Setup { core: 0, upstream, cache_names: 100_000, names: &names };
-        for peer in PEERS {
+        for peer in PEERS.iter().chain([&KNOTD_XDP]) {
             let address = ([127, 0, 0, 1], 12_345).into();
-            let values = peer.values(address, Path::new("/run/peer"), &setup);
+            let values = peer.values(address, "lo", Path::new("/run/peer"), &setup);
             let text = template::fill(peer.template, &values).expect(peer.name);
             assert!(text.contains("12345") && text.contains("127.0.0.1"), "{}", peer.name);
             match peer.role {

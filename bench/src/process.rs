@@ -83,7 +83,18 @@ impl Process {
         core: usize,
         pad: usize,
     ) -> anyhow::Result<Self> {
-        let address = free_address()?;
+        Self::echo_at(free_address()?, over, name, bench, core, pad)
+    }
+
+    /// The same on this address.
+    pub fn echo_at(
+        address: SocketAddr,
+        over: Over,
+        name: &str,
+        bench: &Path,
+        core: usize,
+        pad: usize,
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(bench);
         command
             .args(["echo", "--listen", &address.to_string(), "--core", &core.to_string()])
@@ -106,7 +117,17 @@ impl Process {
         setup: &Setup<'_>,
         settings: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
-        let address = free_address()?;
+        Self::variant_at(free_address()?, name, program, setup, settings)
+    }
+
+    /// The same on this address.
+    pub fn variant_at(
+        address: SocketAddr,
+        name: &str,
+        program: &Path,
+        setup: &Setup<'_>,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         // It runs in a directory of its own.
         let program = std::path::absolute(program)?;
         let mut command = server(&program, address, setup);
@@ -367,7 +388,7 @@ fn sockets_of(pid: u32) -> Vec<OwnedFd> {
 type Ask = fn(SocketAddr, &[u8]) -> io::Result<()>;
 
 fn ask_datagram(address: SocketAddr, query: &[u8]) -> io::Result<()> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(address)?;
     socket.set_read_timeout(Some(TRY_TIMEOUT))?;
     socket.send(query)?;

@@ -12,11 +12,14 @@ use swiftlet_bench::rounds::PAIRS_MIN;
 use swiftlet_bench::subject::{Subject, find_peers};
 use swiftlet_bench::workload::Workload;
 
-use super::{Cores, range, server, stop_flag, this_program, write};
+use super::{Cores, range, server, stop_flag, this_program, write, xdp};
 
 /// Arguments of `compare`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    over: Option<Over>,
     /// What to ask for; repeatable. All of them if left out.
     #[arg(long, value_enum)]
     workload: Vec<Workload>,
@@ -45,8 +48,18 @@ pub(crate) struct Args {
     cores: Cores,
 }
 
+/// A comparison of its own.
+#[derive(clap::Subcommand)]
+enum Over {
+    /// Measure cache hits over AF_XDP: the server, a bare echo, Knot DNS, and servers over sockets (root).
+    Xdp(xdp::Args),
+}
+
 /// Measures, and tells after each workload.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(Over::Xdp(args)) = &args.over {
+        return xdp::run(args);
+    }
     let bench = this_program()?;
     let program = server(args.server.as_deref(), &bench)?;
     let (peers, absent) = find_peers(&args.peer)?;

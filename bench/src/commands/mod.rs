@@ -5,6 +5,7 @@ pub(crate) mod backends;
 pub(crate) mod compare;
 pub(crate) mod hit;
 pub(crate) mod outage;
+pub(crate) mod xdp;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

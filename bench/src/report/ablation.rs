@@ -131,7 +131,7 @@ impl Page<'_> {
 
     fn write_conditions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(outcome) = self;
-        write!(f, "{}", Machine(&outcome.conditions))?;
+        write!(f, "{}", Machine(&outcome.conditions, "loopback"))?;
         let Outcome { pairs, round_s, .. } = outcome;
         writeln!(f, "- {pairs} pairs of rounds of {round_s} s each, order alternating (ABBA)")?;
         writeln!(

@@ -30,7 +30,7 @@ impl Display for Page<'_> {
         for scene in &outcome.scenes {
             write_scene(f, scene, is_claim)?;
         }
-        write!(f, "{}", Machine(conditions))?;
+        write!(f, "{}", Machine(conditions, "loopback"))?;
         let Outcome { round_s, latency_round_s, .. } = outcome;
         writeln!(
             f,

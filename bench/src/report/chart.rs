@@ -30,24 +30,33 @@ text{font:14px system-ui,-apple-system,'Segoe UI',sans-serif;fill:var(--text)}\
 .mark{stroke:var(--echo);stroke-width:1.5;stroke-dasharray:4 3;fill:none}\
 .axis{stroke:var(--rule);fill:none}";
 
+/// What a bar is painted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Colour {
+    /// What others are compared with.
+    Echo,
+    /// Ours.
+    Ours,
+    /// A server of its own kind.
+    Peer,
+    /// One that answers from a zone.
+    Zone,
+}
+
 /// One bar.
-struct Bar<'r> {
-    row: &'r Row,
-    value: f64,
+pub(super) struct Bar {
+    pub(super) name: String,
+    pub(super) colour: Colour,
+    pub(super) value: f64,
     /// Where the true median lies.
-    whisker: Option<(f64, f64)>,
-    label: String,
+    pub(super) whisker: Option<(f64, f64)>,
+    pub(super) label: String,
 }
 
 /// The chart as a file of its own. Servers without figures are left out.
 #[must_use]
 pub fn draw(outcome: &Outcome) -> String {
-    let bars: Vec<Bar<'_>> = outcome.rows.iter().filter_map(bar).collect();
-    let reach = |bar: &Bar<'_>| bar.whisker.map_or(bar.value, |(_, high)| high.max(bar.value));
-    let longest = bars.iter().map(reach).fold(f64::MIN_POSITIVE, f64::max);
-    let scale = (WIDTH - LEFT - RIGHT) / longest;
-    let floor = TOP + ROW * bars.len() as f64;
-    let height = floor + BOTTOM;
+    let drawn: Vec<Bar> = outcome.rows.iter().filter_map(bar).collect();
     let title = outcome.workload.title();
     let (unit, subtitle) = match outcome.workload {
         Workload::Memory => {
@@ -55,6 +64,24 @@ pub fn draw(outcome: &Outcome) -> String {
         }
         _ => ("µs", "server CPU per answer in µs, median and 95 % interval; less is better"),
     };
+    let echo = outcome.rows.iter().find(|row| row.kind == Kind::Echo).and_then(bar);
+    let echo = echo.map(|bar| bar.value);
+    bars(title, subtitle, &drawn, echo, &notes(outcome, unit))
+}
+
+/// Bars, the first on top, with a dashed line at `mark`, and two lines of notes below.
+pub(super) fn bars(
+    title: &str,
+    subtitle: &str,
+    bars: &[Bar],
+    mark: Option<f64>,
+    notes: &[String; 2],
+) -> String {
+    let reach = |bar: &Bar| bar.whisker.map_or(bar.value, |(_, high)| high.max(bar.value));
+    let longest = bars.iter().map(reach).fold(f64::MIN_POSITIVE, f64::max);
+    let scale = (WIDTH - LEFT - RIGHT) / longest;
+    let floor = TOP + ROW * bars.len() as f64;
+    let height = floor + BOTTOM;
 
     let mut svg = String::new();
     // Writing to a string cannot fail.
@@ -71,11 +98,11 @@ pub fn draw(outcome: &Outcome) -> String {
         draw_bar(&mut svg, bar, TOP + ROW * index as f64, scale);
     }
     let _ = writeln!(svg, "<path class=\"axis\" d=\"M{LEFT} {TOP}V{floor}\"/>");
-    if let Some(echo) = bars.iter().find(|bar| bar.row.kind == Kind::Echo) {
-        let at = LEFT + echo.value * scale;
+    if let Some(mark) = mark {
+        let at = LEFT + mark * scale;
         let _ = writeln!(svg, "<path class=\"mark\" d=\"M{at:.1} {TOP}V{floor}\"/>");
     }
-    for (line, note) in notes(outcome, unit).iter().enumerate() {
+    for (line, note) in notes.iter().enumerate() {
         let down = floor + 22.0 + 16.0 * line as f64;
         let note = escaped(note);
         let _ = writeln!(svg, "<text class=\"soft\" x=\"16\" y=\"{down}\">{note}</text>");
@@ -84,15 +111,15 @@ pub fn draw(outcome: &Outcome) -> String {
     svg
 }
 
-fn draw_bar(svg: &mut String, bar: &Bar<'_>, top: f64, scale: f64) {
-    let (class, strong) = match bar.row.kind {
-        Kind::Echo | Kind::Twin => ("echo", ""),
-        Kind::Ours => ("ours", " class=\"strong\""),
-        Kind::Resolver => ("peer", ""),
-        Kind::Authoritative => ("zone", ""),
+fn draw_bar(svg: &mut String, bar: &Bar, top: f64, scale: f64) {
+    let (class, strong) = match bar.colour {
+        Colour::Echo => ("echo", ""),
+        Colour::Ours => ("ours", " class=\"strong\""),
+        Colour::Peer => ("peer", ""),
+        Colour::Zone => ("zone", ""),
     };
     let (width, middle) = (bar.value * scale, top + ROW / 2.0);
-    let name = escaped(bar.row.name);
+    let name = escaped(&bar.name);
     let _ = write!(
         svg,
         "<text{strong} x=\"{}\" y=\"{}\" text-anchor=\"end\">{name}</text>\
@@ -117,7 +144,14 @@ fn draw_bar(svg: &mut String, bar: &Bar<'_>, top: f64, scale: f64) {
         writeln!(svg, "<text{strong} x=\"{:.1}\" y=\"{}\">{label}</text>", end + 8.0, middle + 5.0);
 }
 
-fn bar(row: &Row) -> Option<Bar<'_>> {
+fn bar(row: &Row) -> Option<Bar> {
+    let colour = match row.kind {
+        Kind::Echo | Kind::Twin => Colour::Echo,
+        Kind::Ours => Colour::Ours,
+        Kind::Resolver => Colour::Peer,
+        Kind::Authoritative => Colour::Zone,
+    };
+    let name = row.name.to_owned();
     match &row.finding {
         Finding::Rounds(measured) => {
             let value = row.cost()? / 1000.0;
@@ -126,12 +160,12 @@ fn bar(row: &Row) -> Option<Bar<'_>> {
                 None => format!("{value:.2} µs"),
             };
             let whisker = measured.cpu_ns.map(|cpu| (cpu.low / 1000.0, cpu.high / 1000.0));
-            Some(Bar { row, value, whisker, label })
+            Some(Bar { name, colour, value, whisker, label })
         }
         Finding::Memory(held) => {
             let value = row.cost()?;
             let label = format!("{value:.0} bytes · {:.0} % kept", 100.0 * held.share_kept());
-            Some(Bar { row, value, whisker: None, label })
+            Some(Bar { name, colour, value, whisker: None, label })
         }
         Finding::Failed(_) => None,
     }

@@ -34,19 +34,19 @@ impl Display for Page<'_> {
     }
 }
 
-/// The heading of the conditions and what they begin with: when, of what, and where.
-pub(super) struct Machine<'c>(pub(super) &'c Conditions);
+/// The heading of the conditions and what they begin with: when, of what, where, and over what.
+pub(super) struct Machine<'c>(pub(super) &'c Conditions, pub(super) &'static str);
 
 impl Display for Machine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(conditions) = self;
+        let Self(conditions, link) = self;
         writeln!(f, "## Conditions\n")?;
         let revision = conditions.revision.as_deref().unwrap_or("unknown");
         writeln!(f, "- {}, revision {revision}", conditions.date)?;
         writeln!(
             f,
             "- {}, {} cores, Linux {}; one thread on core {}, generator and authority on core {}, \
-             loopback",
+             {link}",
             conditions.processor,
             conditions.cores,
             conditions.kernel,
@@ -249,7 +249,7 @@ impl Page<'_> {
     fn write_conditions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(outcome) = self;
         let shaping = &outcome.shaping;
-        write!(f, "{}", Machine(&outcome.conditions))?;
+        write!(f, "{}", Machine(&outcome.conditions, "loopback"))?;
         let names =
             shaping.names.map_or_else(|| "never repeated".to_owned(), |n| grouped(n as f64));
         writeln!(

@@ -7,6 +7,7 @@ pub mod chart;
 pub mod forest;
 pub mod hit;
 pub mod markdown;
+pub mod xdp;
 
 use std::fs;
 use std::process::Command;
