@@ -55,7 +55,7 @@ impl Batch {
                 let to = destinations.find(datagram.local(bytes)).ok_or(Reject::Malformed)?;
                 Ok((datagram, datagram.route(bytes, to.listener, to.wildcard, to.interface)))
             });
-            let capacity = umem.frame_len() - usize::from(segment.start);
+            let capacity = umem.frame_len().saturating_sub(segment.start.into());
             match found {
                 Ok((datagram, _)) if datagram.payload().len() > datagram.room(mtu, capacity) => {
                     report.oversize += 1;
