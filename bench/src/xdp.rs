@@ -1,9 +1,9 @@
 //! What AF_XDP saves: the server on it, beside a bare echo on it, Knot DNS on it, and servers over sockets.
 //!
 //! Each server gets a link of its own ([`rig`]), is warmed over it and then paused. kxdpgun asks ([`gun`]),
-//! which is an open loop: what a server can do is searched for first, as the highest rate at which it loses
-//! less than [`LOSS_MAX`]. Then there are pairs of rounds, ours and the other's, in alternating order
-//! (ABBA), in two scenes, for the cost of an answer falls as more of them come at once:
+//! which is an open loop: what a server can do is searched for first, as the highest rate at which most
+//! rounds lose less than [`LOSS_MAX`]. Then there are pairs of rounds, ours and the other's, in alternating
+//! order (ABBA), in two scenes, for the cost of an answer falls as more of them come at once:
 //!
 //! - **each at its own maximum**: what a core gives that has nothing else to do;
 //! - **both at one rate**, [`SHARE`] of what the slower of the two can do: what the same work takes.
@@ -62,6 +62,9 @@ const SEARCHES: usize = 3;
 
 /// Rounds at a rate in that search, the best of which counts, for the machine takes cores away at times.
 const TRIES: usize = 2;
+
+/// Rounds at the rate that was found, most of which have to confirm it, or the next lower one is looked at.
+pub const CONFIRMING: usize = 5;
 
 /// Where more is lost although both sides had this share of their time left, it was the machine, and the
 /// round is made again: so many times, for a server may lose queries for its own reasons.
@@ -218,11 +221,11 @@ impl Bench<'_> {
         Ok(Round { sample, asked: rate, napi_ns })
     }
 
-    /// The highest rate, per second, at which each server answers all but [`LOSS_MAX`] of what was due, or
-    /// why there is none. That may be the generator's maximum: then the server isn't busy.
+    /// The highest rate, per second, at which each server answers all but [`LOSS_MAX`] of what was due in
+    /// most rounds, or why there is none. That may be the generator's maximum: then the server isn't busy.
     ///
-    /// A rate that was borne once can be borne; one that was not may have had bad luck. So each is looked
-    /// at several times, with the others in between.
+    /// A rate that was not borne may have had bad luck, so each is looked at several times, with the others
+    /// in between. One that was borne may have had good luck, and has to be confirmed.
     fn maxima(&self, stages: &[&Stage]) -> anyhow::Result<Vec<anyhow::Result<u64>>> {
         let mut borne: Vec<anyhow::Result<u32>> = stages.iter().map(|_| Ok(0)).collect();
         for _ in 0..SEARCHES {
@@ -235,11 +238,31 @@ impl Bench<'_> {
                 }
             }
         }
-        let rate = |borne: anyhow::Result<u32>| match borne? {
-            0 => anyhow::bail!("it cannot bear {RATE_MIN} queries/s"),
-            count => Ok(rate_at(count - 1)),
-        };
-        Ok(borne.into_iter().map(rate).collect())
+        let confirmed = stages.iter().zip(borne).map(|(stage, borne)| self.confirm(stage, borne?));
+        let rates = confirmed.collect();
+        self.ensure_wanted()?;
+        Ok(rates)
+    }
+
+    /// The highest of so many rates that is borne in most of [`CONFIRMING`] rounds.
+    fn confirm(&self, stage: &Stage, borne: u32) -> anyhow::Result<u64> {
+        for rate in (0..borne).rev().map(rate_at) {
+            let mut confirmed = 0;
+            for _ in 0..CONFIRMING {
+                let Round { sample, .. } = self.round(stage, rate, self.settings.round)?;
+                confirmed += usize::from(self.is_borne(sample, rate));
+            }
+            eprintln!("{}: {rate}/s in {confirmed} of {CONFIRMING} rounds", stage.contender.name());
+            if 2 * confirmed > CONFIRMING {
+                return Ok(rate);
+            }
+        }
+        anyhow::bail!("it cannot bear {RATE_MIN} queries/s")
+    }
+
+    fn is_borne(&self, sample: Sample, rate: u64) -> bool {
+        let due = rate as f64 * self.settings.round.as_secs_f64();
+        sample.answered as f64 >= (1.0 - LOSS_MAX) * due
     }
 
     /// How many of the rates a server bears, of which `low` are known: by halves, unless it fails a little
@@ -262,11 +285,10 @@ impl Bench<'_> {
     }
 
     fn holds(&self, stage: &Stage, rate: u64) -> anyhow::Result<bool> {
-        let due = rate as f64 * self.settings.round.as_secs_f64();
         let mut failures = 0;
         for _ in 0..DISTURBED_MAX {
             let Round { sample, .. } = self.round(stage, rate, self.settings.round)?;
-            if sample.answered as f64 >= (1.0 - LOSS_MAX) * due {
+            if self.is_borne(sample, rate) {
                 return Ok(true);
             }
             failures += usize::from(sample.server_busy.max(sample.generator_busy) > 1.0 - IDLE);

@@ -84,6 +84,8 @@ pub struct Side {
     pub cost: Option<Interval>,
     /// The part of the CPU time that the NAPI thread had.
     pub napi: f64,
+    /// The part of the queries that a round lost, as the median, and all of them together.
+    pub lost: [f64; 2],
 }
 
 /// A figure that has a bar, by its place in the table.
@@ -198,17 +200,41 @@ impl Side {
         let [napi, all] = rounds
             .iter()
             .fold([0; 2], |[napi, all], round| [napi + round.napi_ns, all + round.sample.cpu_ns]);
-        Self { summary, cost: Interval::of(&costs), napi: napi as f64 / all.max(1) as f64 }
+        let share = |lost: u64, answered: u64| lost as f64 / (lost + answered).max(1) as f64;
+        let of_round = |round: &&Round| share(round.sample.lost, round.sample.answered);
+        let lost = Interval::of(&rounds.iter().map(of_round).collect::<Vec<f64>>());
+        Self {
+            summary,
+            cost: Interval::of(&costs),
+            napi: napi as f64 / all.max(1) as f64,
+            lost: [lost.map_or(0.0, |lost| lost.median), share(summary.lost, summary.answered)],
+        }
     }
 }
 
+/// How a figure stands to its bar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The median is on the right side.
+    Met,
+    /// The median is not, and the interval reaches over.
+    MetByInterval,
+    /// Neither is.
+    Missed,
+}
+
 impl Bar {
-    /// Whether the true median may well be on the right side.
+    /// A bar is met when the true median may well be on the right side of it.
     #[must_use]
-    pub fn is_met(self, figure: Interval) -> bool {
-        match self {
-            Self::CostAtMost(bar) => figure.low <= bar,
-            Self::YieldAtLeast(bar) => figure.high >= bar,
+    pub fn verdict(self, figure: Interval) -> Verdict {
+        let is_met = |value: f64| match self {
+            Self::CostAtMost(bar) => value <= bar,
+            Self::YieldAtLeast(bar) => value >= bar,
+        };
+        match [figure.median, figure.low, figure.high].map(is_met) {
+            [true, ..] => Verdict::Met,
+            [false, false, false] => Verdict::Missed,
+            _ => Verdict::MetByInterval,
         }
     }
 }
@@ -247,15 +273,28 @@ pub(crate) mod tests {
         assert!((cost.median - 1.0 / 3.0).abs() < 1e-6 && cost.high - cost.low < 1e-6, "{cost:?}");
         let bar = Bar::YieldAtLeast(2.9);
         let figure = scene.figure(bar).expect("rounds");
-        assert!((figure.median - 3.0).abs() < 1e-6 && bar.is_met(figure), "{figure:?}");
-        assert!(!Bar::YieldAtLeast(3.1).is_met(figure));
-        assert!(Bar::CostAtMost(0.4).is_met(cost) && !Bar::CostAtMost(0.3).is_met(cost));
+        assert!((figure.median - 3.0).abs() < 1e-6, "{figure:?}");
+        assert_eq!(bar.verdict(figure), Verdict::Met);
         assert_eq!(Scene { pairs: Vec::new(), ..scene }.cost(), None);
     }
 
     #[test]
+    fn an_interval_that_reaches_over_a_bar_is_told_from_a_median() {
+        let figure = Interval { median: 1.0, low: 0.9, high: 1.2, coverage: 0.95 };
+        let verdicts = [1.0, 0.95, 0.8].map(|bar| Bar::CostAtMost(bar).verdict(figure));
+        assert_eq!(verdicts, [Verdict::Met, Verdict::MetByInterval, Verdict::Missed]);
+        let verdicts = [1.0, 1.1, 1.3].map(|bar| Bar::YieldAtLeast(bar).verdict(figure));
+        assert_eq!(verdicts, [Verdict::Met, Verdict::MetByInterval, Verdict::Missed]);
+    }
+
+    #[test]
     fn a_summary_is_of_medians() {
-        let Side { summary, cost, napi } = Side::of(scene(1000.0, 2000.0).others());
+        let mut scene = scene(1000.0, 2000.0);
+        scene.pairs[3].other.sample.lost = 100_000;
+        let lost = Side::of(scene.others()).lost;
+        assert!((lost[0] - 0.001).abs() < 1e-4 && (lost[1] - 0.063).abs() < 1e-3, "{lost:?}");
+        scene.pairs[3].other.sample.lost = 100;
+        let Side { summary, cost, napi, .. } = Side::of(scene.others());
         assert_eq!((summary.lost, summary.answered), (1500, 1_500_000));
         assert!((cost.expect("rounds").median - 3400.0).abs() < 1.0, "{cost:?}");
         assert!((napi - 0.4).abs() < 1e-3, "{napi}");
