@@ -153,6 +153,7 @@ impl<B: Backend> Turns<B> {
         let Worker { backend, desk, .. } = &mut self.worker;
         let received = backend.receive();
         desk.tally.add(Counter::SocketErrors, received.errors as u64);
+        tally_sent(desk, received.sent);
         let taken = received.taken();
         if taken == 0 {
             return false;
@@ -281,9 +282,7 @@ impl<B: Backend> Turns<B> {
 
     fn send(&mut self) {
         let Worker { backend, desk, .. } = &mut self.worker;
-        let Sent { accepted, refused } = backend.send();
-        desk.tally.add(Counter::Answered, accepted as u64);
-        desk.tally.add(Counter::DroppedSendRefused, refused as u64);
+        tally_sent(desk, backend.send());
     }
 
     /// Sleeps until a client, another worker, a miss task or the control thread needs this worker; or looks
@@ -366,6 +365,11 @@ impl<B: Backend> Turns<B> {
             self.dismiss(&waiter, Counter::DroppedShutdown);
         }
     }
+}
+
+fn tally_sent(desk: &Desk, Sent { accepted, refused }: Sent) {
+    desk.tally.add(Counter::Answered, accepted as u64);
+    desk.tally.add(Counter::DroppedSendRefused, refused as u64);
 }
 
 /// Has the memory that the packets of a batch will read loaded for all of them at once, where each by

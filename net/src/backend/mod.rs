@@ -185,6 +185,9 @@ pub struct Received {
     pub corrupt: usize,
     /// Errors that the kernel reported in place of datagrams.
     pub errors: usize,
+    /// What became of replies that no `send` could tell of, for the kernel looked at them only now
+    /// (AF_XDP, after the interface was down).
+    pub sent: Sent,
 }
 
 impl Received {

@@ -103,6 +103,9 @@ impl<T: Copy> Ring<T> {
         self.produced.wrapping_sub(self.consumed) as usize
     }
 
+    /// Whether the driver has stopped looking at the ring. One that runs on another core (zero-copy)
+    /// raises the flag before its last look, so that what was published must be seen by then: between
+    /// `publish` and this there has to be a full barrier.
     pub(super) fn needs_wake_up(&self) -> bool {
         shared(&self.flags).load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }

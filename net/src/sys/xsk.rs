@@ -12,6 +12,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{null, null_mut};
+use std::sync::atomic::{Ordering, fence};
 
 use libc::{c_int, c_void, socklen_t};
 
@@ -79,7 +80,8 @@ pub(crate) struct Xsk {
     tx: Ring<libc::xdp_desc>,
     completion: Ring<u64>,
     umem: Umem,
-    /// The kernel copies each reply while it is told of it, so that its word is about one of them.
+    /// The kernel copies each reply while it is told of it, so that its word is about one of them; and
+    /// no driver looks at the rings.
     copies: bool,
     // After the memory that it knows of, for fields are dropped in order.
     socket: OwnedFd,
@@ -172,6 +174,7 @@ impl Xsk {
             self.fill.push(self.umem.address(&frame));
         }
         self.fill.publish();
+        self.order();
         count
     }
 
@@ -212,6 +215,7 @@ impl Xsk {
     /// Makes the replies in the ring visible, and has the kernel send them if it must be told.
     pub(crate) fn kick(&mut self) -> Kick {
         self.tx.publish();
+        self.order();
         if !self.tx.needs_wake_up() {
             return Kick::Done;
         }
@@ -225,8 +229,17 @@ impl Xsk {
         match io::Error::last_os_error().raw_os_error() {
             Some(libc::EBUSY) if self.copies => Kick::Refused,
             Some(libc::ENETDOWN) => Kick::Down,
-            Some(libc::ENXIO) => Kick::Gone,
+            Some(libc::ENXIO) if self.copies => Kick::Gone,
+            // Drivers say so too while they set up their queues anew.
+            Some(libc::ENXIO) => Kick::Down,
             _ => Kick::Again,
+        }
+    }
+
+    /// A full barrier, where a driver may look at the rings at this very time.
+    fn order(&self) {
+        if !self.copies {
+            fence(Ordering::SeqCst);
         }
     }
 

@@ -110,7 +110,7 @@ pub struct Xdp {
     busy_poll: bool,
     /// Runs while replies wait for the kernel to look at them.
     again: Option<Pin<Box<Sleep>>>,
-    /// Replies whose end came to be known outside of `send`.
+    /// Replies whose end came to be known since the last `send`.
     carried: Sent,
 }
 
@@ -188,20 +188,20 @@ impl Backend for Xdp {
             self.kick_again();
             self.watch_stuck();
         }
+        let mut received = Received::default();
         for _ in 0..=self.ports.len() {
             self.current = self.turn;
             self.turn = if self.turn == self.ports.len() { 0 } else { self.turn + 1 };
-            let received = match self.ports.get_mut(self.current) {
+            received = match self.ports.get_mut(self.current) {
                 Some(port) => port.receive(self.len, &mut self.batch),
-                None => Some(self.kernel.receive()),
+                None => self.kernel.receive(),
             };
-            if let Some(received) =
-                received.filter(|received| received.taken() + received.errors > 0)
-            {
-                return received;
+            if received.taken() + received.errors > 0 {
+                break;
             }
         }
-        Received::default()
+        received.sent = std::mem::take(&mut self.carried);
+        received
     }
 
     fn next(&mut self) -> Option<Packet<'_>> {
@@ -245,15 +245,14 @@ impl Port {
 
     /// Receives one batch if anything has come; what comes after a look that found nothing wakes the
     /// worker.
-    fn receive(&mut self, max: usize, batch: &mut Batch) -> Option<Received> {
+    fn receive(&mut self, max: usize, batch: &mut Batch) -> Received {
         // A ring is memory: whether it is empty is seen without being told.
-        let received = self.queue.receive(max, batch);
-        if received.is_none() {
+        self.queue.receive(max, batch).unwrap_or_else(|| {
             // What arrives from here on is told when the runtime looks next.
             let forget = |_: &OwnedFd| Err::<(), _>(io::ErrorKind::WouldBlock.into());
             let _ = self.arrivals.try_io(Interest::READABLE, forget);
-        }
-        received
+            Received::default()
+        })
     }
 }
 
