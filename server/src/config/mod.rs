@@ -122,7 +122,8 @@ pub struct Settings {
     #[arg(long, env = "SWIFTLET_XDP_MODE", value_enum, default_value = "auto", ignore_case = true)]
     pub xdp_mode: XdpMode,
 
-    /// Serve over sockets where af-xdp does not work, or stop.
+    /// Serve over sockets where af-xdp does not work, or stop. Another XDP program in the way always
+    /// stops the start.
     #[arg(long, env = "SWIFTLET_XDP_FALLBACK", action = ArgAction::Set, default_value = "true")]
     #[arg(value_name = "true|false", value_parser = values::switch)]
     pub xdp_fallback: bool,
