@@ -34,8 +34,7 @@ run: ## build and start the server on port 5300 of loopback
 # One build for all of them: a feature only adds, so the tests of the default server hold with af-xdp too.
 test: packages check ## format, lints, unit, property and end-to-end tests; those of AF_XDP as root
 	cargo test --workspace --features swiftlet/af-xdp,swiftlet-bench/af-xdp
-	@bpftool prog show >/dev/null 2>&1 || \
-	    echo "skipped: the tests over AF_XDP, for they need root and bpf(2) (SWIFTLET_REQUIRE_AF_XDP=1 makes them fail)"
+	@.ci/say-skipped
 
 features: packages $(HACK) ## lints and tests with each feature alone, none and all; end-to-end over io_uring and AF_XDP
 	@.ci/test-features $(HACK)
