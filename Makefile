@@ -44,10 +44,12 @@ $(HACK):
 	cargo install --quiet --locked --debug --root $(TARGET)/tools/cargo-hack-$(CARGO_HACK) \
 	    --version $(CARGO_HACK) cargo-hack
 
-check: ## format and lints alone
+check: ## format and lints alone, those of the fuzz targets too
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+	for crate in net parser; do CARGO_TARGET_DIR=$(TARGET) cargo clippy --locked --no-default-features \
+	    --manifest-path $$crate/fuzz/Cargo.toml -- -D warnings || exit 1; done
 
 packages: ## install what the end-to-end tests use, as root
 	@.ci/install-test-packages
