@@ -34,8 +34,7 @@ run: ## build and start the server on port 5300 of loopback
 # One build for all of them: a feature only adds, so the tests of the default server hold with af-xdp too.
 test: packages check ## format, lints, unit, property and end-to-end tests; those of AF_XDP as root
 	cargo test --workspace --features swiftlet/af-xdp,swiftlet-bench/af-xdp
-	@bpftool prog show >/dev/null 2>&1 || \
-	    echo "skipped: the tests over AF_XDP, for they need root and bpf(2) (SWIFTLET_REQUIRE_AF_XDP=1 makes them fail)"
+	@.ci/say-skipped
 
 features: packages $(HACK) ## lints and tests with each feature alone, none and all; end-to-end over io_uring and AF_XDP
 	@.ci/test-features $(HACK)
@@ -45,10 +44,12 @@ $(HACK):
 	cargo install --quiet --locked --debug --root $(TARGET)/tools/cargo-hack-$(CARGO_HACK) \
 	    --version $(CARGO_HACK) cargo-hack
 
-check: ## format and lints alone
+check: ## format and lints alone, those of the fuzz targets too
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+	for crate in net parser; do CARGO_TARGET_DIR=$(TARGET) cargo clippy --locked --no-default-features \
+	    --manifest-path $$crate/fuzz/Cargo.toml -- -D warnings || exit 1; done
 
 packages: ## install what the end-to-end tests use, as root
 	@.ci/install-test-packages

@@ -31,6 +31,12 @@ impl Kind {
     }
 }
 
+/// Why a backend is taken that was named, and works here.
+const AS_ASKED: &str = "as asked for";
+
+/// The same of one that is found out about when it is opened, which takes privileges.
+const UNTRIED: &str = "as asked for; whether it works here is found out at the start";
+
 /// In order of merit as measured: bench/results/backends.md. Over UDP sockets io_uring saves few system
 /// calls and no work behind them. af-xdp is not among them: it goes around the host's firewall, so it is only
 /// for the asking.
@@ -62,7 +68,7 @@ pub enum Absent {
 pub struct Choice {
     /// The backend.
     pub kind: Kind,
-    /// For `auto`, what became of the others.
+    /// Whether it was asked for; for `auto`, what became of the others.
     pub why: String,
 }
 
@@ -72,15 +78,13 @@ pub struct Choice {
 ///
 /// What was asked for does not work here.
 pub fn choose(asked: config::Backend) -> Result<Choice, Absent> {
-    let explicit = |probe: fn() -> Result<Kind, Absent>| {
-        Ok(Choice { kind: probe()?, why: "as asked for".into() })
+    let (kind, why) = match asked {
+        config::Backend::Auto => return best_of(&BY_MERIT),
+        config::Backend::Epoll => (Kind::Epoll, AS_ASKED),
+        config::Backend::IoUring => (probe_io_uring()?, AS_ASKED),
+        config::Backend::AfXdp => (af_xdp()?, UNTRIED),
     };
-    match asked {
-        config::Backend::Auto => best_of(&BY_MERIT),
-        config::Backend::Epoll => explicit(|| Ok(Kind::Epoll)),
-        config::Backend::IoUring => explicit(probe_io_uring),
-        config::Backend::AfXdp => explicit(af_xdp),
-    }
+    Ok(Choice { kind, why: why.into() })
 }
 
 /// The first that works, with a word on each of the others.

@@ -93,6 +93,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         routes: plan.routes,
         lifecycle: plan.lifecycle,
         post: plan.post,
+        backends: (config.settings.backend, plan.backend.kind),
         filters,
         sockets: opened.into_iter().map(|opened| opened.sockets).collect(),
     });

@@ -337,6 +337,23 @@ fn http_shows_health_readiness_and_metrics() {
     assert_eq!(metrics.sum("kernel_dropped"), 0);
 }
 
+/// What an alert reads where another backend serves than was asked for.
+#[test]
+fn metrics_tell_the_backend_asked_for_and_the_one_in_use() {
+    let upstream = good_upstream();
+    for asked in ["auto", "epoll"] {
+        let forward = upstream.address.to_string();
+        let server = Swiftlet::start(&[("FORWARD", &*forward), ("BACKEND", asked)]);
+        let (_, text) = server.get("/metrics");
+        for line in [
+            "# TYPE swiftlet_backend gauge",
+            &format!("swiftlet_backend{{asked=\"{asked}\",in_use=\"epoll\"}} 1"),
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "'{line}' is not in:\n{text}");
+        }
+    }
+}
+
 /// What Prometheus is told of the cache: what only grows is a counter, and all parts add up to the budget's
 /// use.
 #[test]
@@ -448,7 +465,8 @@ fn config_shows_what_is_asked_of_af_xdp() {
         for line in lines {
             assert!(text.contains(line), "{line}: {text}");
         }
-        assert!(text.contains("\n# backend: af-xdp (as asked for)\n"), "{text}");
+        let backend = "as asked for; whether it works here is found out at the start";
+        assert!(text.contains(&format!("\n# backend: af-xdp ({backend})\n")), "{text}");
     }
 }
 
@@ -472,6 +490,8 @@ fn without_af_xdp_sockets_serve_or_the_start_is_refused_as_asked() {
     assert_eq!(answer.answers.len(), 1);
     let (_, metrics) = server.get("/metrics");
     assert!(!metrics.contains("swiftlet_xdp_"), "{metrics}");
+    let backend = "\nswiftlet_backend{asked=\"af-xdp\",in_use=\"epoll\"} 1\n";
+    assert!(metrics.contains(backend), "{metrics}");
 
     let port = free_port();
     let settings = [

@@ -122,7 +122,8 @@ pub struct Settings {
     #[arg(long, env = "SWIFTLET_XDP_MODE", value_enum, default_value = "auto", ignore_case = true)]
     pub xdp_mode: XdpMode,
 
-    /// Serve over sockets where af-xdp does not work, or stop.
+    /// Serve over sockets where af-xdp does not work, or stop. Another XDP program in the way always
+    /// stops the start.
     #[arg(long, env = "SWIFTLET_XDP_FALLBACK", action = ArgAction::Set, default_value = "true")]
     #[arg(value_name = "true|false", value_parser = values::switch)]
     pub xdp_fallback: bool,
@@ -262,6 +263,19 @@ pub enum Backend {
     IoUring,
     /// Whole frames from the network card, past the kernel's socket layer; only for the asking.
     AfXdp,
+}
+
+impl Backend {
+    /// Its name in settings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Epoll => "epoll",
+            Self::IoUring => "io-uring",
+            Self::AfXdp => "af-xdp",
+        }
+    }
 }
 
 /// How frames come from the network card.

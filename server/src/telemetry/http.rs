@@ -20,6 +20,8 @@ use tokio::sync::Semaphore;
 
 use super::{Board, Counter};
 use super::{metrics, query};
+use crate::backend;
+use crate::config;
 use crate::filters::Filters;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::mailbox::Post;
@@ -58,6 +60,8 @@ pub struct Observed {
     pub clock: Clock,
     /// The bells of the workers.
     pub post: Post,
+    /// The backend that was asked for, and the one that serves.
+    pub backends: (config::Backend, backend::Kind),
     /// What gives frames to the workers past their sockets.
     pub filters: Filters,
     /// The workers' sockets, for what the kernel dropped at them; by worker.

@@ -115,9 +115,18 @@ impl Shown {
             let row = Row { name, label: None, help };
             single(encoder, &row, MetricType::Gauge, &ConstGauge::new(value as i64))?;
         }
+        self.encode_backend(encoder)?;
         let build = Row { name: "build", label: None, help: "The program" };
         let mut metric = descriptor(encoder, &build, MetricType::Info)?;
         metric.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+
+    /// What an alert needs where another backend serves than the one that was asked for: rows that are
+    /// missing raise none.
+    fn encode_backend(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let (asked, in_use) = self.0.backends;
+        let labels = [("asked", asked.name()), ("in_use", in_use.name())];
+        family(encoder, &BACKEND, MetricType::Gauge, [(labels, ConstGauge::new(1_i64))].into_iter())
     }
 }
 
@@ -154,6 +163,12 @@ fn encode_cache(encoder: &mut DescriptorEncoder<'_>, cache: &Stats) -> Result<()
     let refused = refused.map(|(reason, count)| ([("reason", reason)], ConstCounter::new(count)));
     family(encoder, &CACHE_REFUSED, MetricType::Counter, refused.into_iter())
 }
+
+const BACKEND: Row = Row {
+    name: "backend",
+    label: None,
+    help: "1 for the backend that was asked for and the one in use, which the start decided",
+};
 
 const CACHE_ENTRIES: Row =
     Row { name: "cache_entries", label: None, help: "Answers in the cache, by segment" };

@@ -136,5 +136,6 @@ fn the_generic_mode_serves() {
         rig.ask(V4, "www.example");
         let account = account(&server);
         assert_eq!((account.received, account.answered), (2, 1));
+        assert_eq!(account.metrics.get("backend{asked=\"af-xdp\",in_use=\"af-xdp\"}"), 1);
     });
 }
