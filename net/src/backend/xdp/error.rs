@@ -115,7 +115,7 @@ pub enum XdpError {
         /// The interfaces that could be named.
         there: String,
     },
-    /// A named interface that has no Ethernet frames.
+    /// A named interface that has no Ethernet frames, or not of its own.
     #[error("interface {name} {why}; name another one, or serve its addresses over sockets alone")]
     Unsuitable {
         /// The interface.
@@ -139,8 +139,8 @@ pub enum XdpError {
     },
     /// No interface serves anything.
     #[error(
-        "no interface that is up and has Ethernet frames carries an address listened on, apart from loopback, which must be named \
-         (SWIFTLET_XDP_INTERFACE=lo); there are: {there}"
+        "no interface that is up, has Ethernet frames and is not made of others (a bond) carries an address listened on, apart \
+         from loopback, which must be named (SWIFTLET_XDP_INTERFACE=lo); there are: {there}"
     )]
     Nothing {
         /// The interfaces and their addresses.
