@@ -1,0 +1,74 @@
+//! What an operator reads.
+
+use super::*;
+use crate::backend::xdp::interface::AttachMode;
+
+fn at(step: Step, errno: i32) -> XdpError {
+    XdpError::at(step, "eth0", 3)(io::Error::from_raw_os_error(errno))
+}
+
+/// What the kernel says at a step, and what an operator is to read.
+#[test]
+fn each_refusal_names_the_place_and_what_to_do() {
+    let native = Step::Attach { generic: false, mtu: 9000 };
+    let cases: &[(Step, i32, &[&str])] = &[
+        (Step::OpenSocket, libc::EAFNOSUPPORT, &["CONFIG_XDP_SOCKETS"]),
+        (Step::OpenSocket, libc::EMFILE, &["open an AF_XDP socket", "queue 3 of eth0"]),
+        (
+            Step::RegisterMemory { bytes: 8 << 20 },
+            libc::ENOBUFS,
+            &["8388608 bytes", "queue 3 of eth0", "ulimit -l", "LimitMEMLOCK", "CAP_IPC_LOCK"],
+        ),
+        (
+            Step::Bind { zero_copy: false },
+            libc::EBUSY,
+            &["queue 3 of eth0", "another AF_XDP socket", "SWIFTLET_XDP_QUEUES"],
+        ),
+        (
+            Step::Bind { zero_copy: true },
+            libc::EOPNOTSUPP,
+            &["queue 3 of eth0", "zero-copy", "SWIFTLET_XDP_MODE=copy"],
+        ),
+        (Step::Bind { zero_copy: false }, libc::ENETDOWN, &["eth0 is down", "ip link set dev"]),
+        (native, libc::EOPNOTSUPP, &["SWIFTLET_XDP_MODE=generic"]),
+        (native, libc::ERANGE, &["eth0", "MTU of 9000 bytes", "mtu 1500"]),
+        (native, libc::ENOMEM, &["attach the filter (native)", "eth0"]),
+    ];
+    for &(step, errno, expected) in cases {
+        let error = at(step, errno);
+        let text = error.to_string();
+        for part in expected {
+            assert!(text.contains(part), "{text} lacks {part}");
+        }
+        assert!(!error.is_conflict() && !text.contains("  "), "{text}");
+    }
+}
+
+#[test]
+fn a_missing_capability_is_named() {
+    for step in [Step::CreateMap, Step::OpenSocket, Step::Tune] {
+        let text = at(step, libc::EPERM).to_string();
+        assert!(text.contains("--cap-add NET_ADMIN --cap-add BPF --cap-add NET_RAW"), "{text}");
+    }
+    let lacks = |missing: &[&'static str]| {
+        let (step, place) = (Step::CreateMap, Place { interface: String::new(), queue: None });
+        XdpError::NotPermitted { step, place, missing: missing.to_vec() }.to_string()
+    };
+    let both = "no permission to create a BPF map: this process lacks CAP_NET_ADMIN and CAP_BPF; ";
+    assert!(lacks(&["CAP_NET_ADMIN", "CAP_BPF"]).starts_with(both));
+    assert!(lacks(&[]).contains("seccomp"));
+}
+
+#[test]
+fn a_program_that_is_there_is_a_conflict_with_a_way_out() {
+    let program = |mode, name: Option<&str>| {
+        let program = Attached { id: 42, mode, name: name.map(Into::into) };
+        XdpError::Attached { interface: "eth0".into(), program }
+    };
+    let native = program(AttachMode::Native, Some("lb"));
+    assert!(native.is_conflict());
+    assert!(native.to_string().contains("on eth0 (lb, id 42, native)"), "{native}");
+    assert!(native.to_string().contains("`ip link set dev eth0 xdpdrv off`"), "{native}");
+    let generic = program(AttachMode::Generic, None).to_string();
+    assert!(generic.contains("(id 42, generic)") && generic.contains("eth0 xdpgeneric off`"));
+}
