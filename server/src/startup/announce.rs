@@ -5,6 +5,8 @@ use crate::backend::Choice;
 use crate::config::{Config, Http, format_bytes};
 use crate::features;
 use crate::filters::Filters;
+#[cfg(feature = "af-xdp")]
+use swiftlet_net::backend::xdp::Attachment;
 
 /// Fewer questions in flight than this will be felt.
 const COMFORTABLE_FLIGHTS: u64 = 1024;
@@ -86,12 +88,25 @@ fn announce_backend(config: &Config, plan: &Plan, filters: &Filters) {
     };
     tracing::info!("backend {} on {interfaces}, batches of {batch}", kind.name());
     tracing::info!("nftables, conntrack and rp_filter do not see the queries that come this way");
+    #[cfg(feature = "af-xdp")]
+    announce_interfaces(filters);
     let (workers, without) = (config.workers, filters.workers_without_queue(config.workers));
     if without > 0 {
         tracing::info!(
             "workers without a receive queue, which serve sockets alone: {without} of {workers} \
              (`ethtool -L eth0 combined {workers}` makes more queues where the card can)"
         );
+    }
+}
+
+/// What an operator may want to change on the interfaces.
+#[cfg(feature = "af-xdp")]
+fn announce_interfaces(filters: &Filters) {
+    for served in filters.attached().map(Attachment::interfaces).unwrap_or_default() {
+        let name = &served.name;
+        if let Some(why) = &served.why_generic {
+            tracing::warn!("af-xdp on {name} runs in generic mode, which gains little: {why}");
+        }
     }
 }
 

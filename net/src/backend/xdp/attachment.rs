@@ -57,6 +57,8 @@ pub struct Served {
     pub mode: &'static str,
     /// The receive queues taken.
     pub queues: Vec<u32>,
+    /// Why the filter is behind the driver, where [`Mode::Auto`] would have had it in the driver.
+    pub why_generic: Option<String>,
 }
 
 /// What the filter of one interface did since it was attached.
@@ -145,7 +147,7 @@ impl Attachment {
         let frame_len = if HEADROOM + longest <= short { short } else { long };
         let max_frame = longest.min(frame_len - HEADROOM) as u32;
         let filter = Filter::load(interface.mac, targets, interface.queues, max_frame)?;
-        let (link, native) = attach(&filter, interface, request.mode)?;
+        let (link, native, why_generic) = attach(&filter, interface, request.mode)?;
         self.links.get_mut().unwrap_or_else(PoisonError::into_inner).push(link);
         let copying = match request.mode {
             Mode::ZeroCopy => Copying::Never,
@@ -174,7 +176,8 @@ impl Attachment {
             (true, false) => "native, copy",
             (false, _) => "generic, copy",
         };
-        self.interfaces.push(Served { name: interface.name.clone(), mode, queues: numbers });
+        let (name, why_generic) = (interface.name.clone(), why_generic.map(|why| why.to_string()));
+        self.interfaces.push(Served { name, mode, queues: numbers, why_generic });
         Ok(queues)
     }
 
@@ -208,17 +211,22 @@ impl Attachment {
     }
 }
 
-/// Attaches natively if the mode and the driver allow. Returns whether it is native.
-fn attach(filter: &Filter, interface: &Interface, mode: Mode) -> Result<(Link, bool), XdpError> {
-    let native = match mode {
+/// Attaches natively if the mode and the driver allow. Returns whether it is native, or else what the
+/// driver said if it was asked.
+fn attach(
+    filter: &Filter,
+    interface: &Interface,
+    mode: Mode,
+) -> Result<(Link, bool, Option<XdpError>), XdpError> {
+    let refusal = match mode {
         Mode::Generic => None,
-        _ => Some(filter.attach(interface, false)),
+        _ => match filter.attach(interface, false) {
+            Ok(link) => return Ok((link, true, None)),
+            Err(error) if mode != Mode::Auto || !error.is_for_native() => return Err(error),
+            Err(error) => Some(error),
+        },
     };
-    match native {
-        Some(Ok(link)) => Ok((link, true)),
-        Some(Err(error)) if mode != Mode::Auto || !error.is_for_native() => Err(error),
-        _ => Ok((filter.attach(interface, true)?, false)),
-    }
+    Ok((filter.attach(interface, true)?, false, refusal))
 }
 
 /// Opens a socket over memory of its own.
