@@ -59,7 +59,8 @@ pub enum XdpError {
     },
     /// The driver has no XDP.
     #[error(
-        "the driver cannot run an XDP program{place}; SWIFTLET_XDP_MODE=generic works with each driver, and gains least"
+        "the driver cannot run an XDP program{place}, or not as it is set up (`dmesg` may say); SWIFTLET_XDP_MODE=generic \
+         works with each driver, and gains least"
     )]
     NoNative {
         /// Which interface.
@@ -95,17 +96,21 @@ pub enum XdpError {
         /// The interface.
         interface: String,
     },
-    /// ERANGE or EINVAL at attach.
+    /// The driver's refusal at attach of what may be changed: drivers differ in the error that they give for
+    /// an MTU, for offloads and for the queues that a program needs beside the others.
     #[error(
-        "the driver of {interface} refuses XDP at an MTU of {mtu} bytes (a frame has to fit into a page, of a veth the other end's \
-         too) or with its offloads; set a lower MTU (`ip link set dev {interface} mtu 1500`), turn receive offloads off \
-         (`ethtool -K {interface} lro off gro-hw off`) or use SWIFTLET_XDP_MODE=generic"
+        "the driver of {interface} refuses XDP ({source}) at an MTU of {mtu} bytes (a frame has to fit into a page, of a veth \
+         the other end's too), with its offloads, or for too few free queues; set a lower MTU (`ip link set dev {interface} mtu \
+         1500`), turn receive offloads off (`ethtool -K {interface} lro off rx-gro-hw off`), use fewer queues (`ethtool -L \
+         {interface} combined N`, at most half of what it has) or use SWIFTLET_XDP_MODE=generic; `dmesg` may say more"
     )]
     Setup {
         /// The interface.
         interface: String,
         /// Its MTU in bytes.
         mtu: u32,
+        /// What the kernel said.
+        source: io::Error,
     },
     /// A named interface is missing.
     #[error("there is no interface {name}; there are: {there}")]
@@ -278,9 +283,11 @@ impl XdpError {
             (Step::Attach { generic: false, .. }, Some(libc::EOPNOTSUPP)) => {
                 Self::NoNative { place }
             }
-            (Step::Attach { mtu, generic: false }, Some(libc::ERANGE | libc::EINVAL)) => {
-                Self::Setup { interface: place.interface, mtu }
-            }
+            // EBUSY: a foreign program has been looked for already.
+            (
+                Step::Attach { mtu, generic: false },
+                Some(libc::ERANGE | libc::EINVAL | libc::ENOMEM | libc::ENOSPC | libc::EBUSY),
+            ) => Self::Setup { interface: place.interface, mtu, source },
             (Step::Bind { .. } | Step::Attach { .. }, Some(libc::ENETDOWN)) => {
                 Self::Down { name: place.interface }
             }

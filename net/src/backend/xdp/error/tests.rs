@@ -10,7 +10,7 @@ fn at(step: Step, errno: i32) -> XdpError {
 /// What the kernel says at a step, and what an operator is to read.
 #[test]
 fn each_refusal_names_the_place_and_what_to_do() {
-    let native = Step::Attach { generic: false, mtu: 9000 };
+    let [native, generic] = [false, true].map(|generic| Step::Attach { generic, mtu: 9000 });
     let cases: &[(Step, i32, &[&str])] = &[
         (Step::OpenSocket, libc::EAFNOSUPPORT, &["CONFIG_XDP_SOCKETS"]),
         (Step::OpenSocket, libc::EMFILE, &["open an AF_XDP socket", "queue 3 of eth0"]),
@@ -32,7 +32,12 @@ fn each_refusal_names_the_place_and_what_to_do() {
         (Step::Bind { zero_copy: false }, libc::ENETDOWN, &["eth0 is down", "ip link set dev"]),
         (native, libc::EOPNOTSUPP, &["SWIFTLET_XDP_MODE=generic"]),
         (native, libc::ERANGE, &["eth0", "MTU of 9000 bytes", "mtu 1500"]),
-        (native, libc::ENOMEM, &["attach the filter (native)", "eth0"]),
+        (native, libc::EINVAL, &["MTU of 9000", "or for too few free queues", "rx-gro-hw off"]),
+        (native, libc::ENOMEM, &["eth0", "ethtool -L eth0 combined N", "at most half", "dmesg"]),
+        (native, libc::ENOSPC, &["No space left", "too few free queues"]),
+        (native, libc::EBUSY, &["eth0", "too few free queues"]),
+        (native, libc::EIO, &["attach the filter (native)", "eth0"]),
+        (generic, libc::ENOMEM, &["attach the filter (generic)", "eth0"]),
     ];
     for &(step, errno, expected) in cases {
         let error = at(step, errno);
@@ -42,6 +47,29 @@ fn each_refusal_names_the_place_and_what_to_do() {
         }
         assert!(!error.is_conflict() && !text.contains("  "), "{text}");
     }
+}
+
+/// What is the driver's alone is no reason to give up; what would meet the generic mode as well is.
+#[test]
+fn the_generic_mode_is_left_where_the_driver_refuses() {
+    let native = Step::Attach { generic: false, mtu: 9000 };
+    for (errno, is_for_native) in [
+        (libc::EOPNOTSUPP, true),
+        (libc::ERANGE, true),
+        (libc::EINVAL, true),
+        (libc::ENOMEM, true),
+        (libc::ENOSPC, true),
+        (libc::EBUSY, true),
+        (libc::EPERM, false),
+        (libc::ENETDOWN, false),
+        (libc::ENODEV, false),
+    ] {
+        let error = at(native, errno);
+        assert_eq!(error.is_for_native(), is_for_native, "{error}");
+    }
+    assert!(!at(Step::Attach { generic: true, mtu: 9000 }, libc::ENOMEM).is_for_native());
+    let foreign = XdpError::AttachedAbove { interface: "eth0".into() };
+    assert!(!foreign.is_for_native());
 }
 
 #[test]
