@@ -23,8 +23,10 @@ pub enum XdpError {
     /// EPERM or EACCES.
     #[error(
         "no permission to {step}{place}: {}; all that AF_XDP needs is given by `--cap-add NET_ADMIN --cap-add BPF \
-         --cap-add NET_RAW` to a container, `AmbientCapabilities=CAP_NET_ADMIN CAP_BPF CAP_NET_RAW` in a systemd unit, or \
-         `setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock,cap_net_bind_service+ep` on the program",
+         --cap-add NET_RAW --cap-add IPC_LOCK` to a container, `AmbientCapabilities=CAP_NET_ADMIN CAP_BPF CAP_NET_RAW \
+         CAP_IPC_LOCK`, the same in CapabilityBoundingSet=, `RestrictAddressFamilies=AF_XDP AF_NETLINK` and \
+         `SystemCallFilter=bpf capset` to a systemd unit (README, AF_XDP), or `setcap \
+         cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock,cap_net_bind_service+ep` on the program",
         Missing(missing)
     )]
     NotPermitted {
@@ -37,8 +39,9 @@ pub enum XdpError {
     },
     /// ENOBUFS: memory of sockets is locked.
     #[error(
-        "cannot lock {bytes} bytes of memory{place}: the limit on locked memory is {limit} bytes for all of this user's; raise it \
-         (ulimit -l, LimitMEMLOCK=infinity in a systemd unit, --ulimit memlock=-1 for a container) or grant CAP_IPC_LOCK"
+        "cannot lock {bytes} bytes of memory{place}: the limit on locked memory is {limit} bytes for all of this user's; grant \
+         CAP_IPC_LOCK (`--cap-add IPC_LOCK` to a container, in AmbientCapabilities= and CapabilityBoundingSet= of a systemd unit) \
+         or raise the limit (`--ulimit memlock=-1`, LimitMEMLOCK=infinity, `ulimit -l`)"
     )]
     LockedMemory {
         /// Where.
@@ -178,9 +181,21 @@ pub enum XdpError {
     },
     /// EAFNOSUPPORT.
     #[error(
-        "this kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS, Linux 5.11); serve over sockets"
+        "there are no AF_XDP sockets here: the kernel has none (CONFIG_XDP_SOCKETS, Linux 5.11), or RestrictAddressFamilies= of \
+         the systemd unit forbids them, which must allow AF_NETLINK and AF_XDP beside others; else serve over sockets"
     )]
     NoFamily,
+    /// The same for what each kernel has.
+    #[error(
+        "cannot {step}{place}, for sockets of the family AF_NETLINK are forbidden: RestrictAddressFamilies= of the systemd unit \
+         must allow AF_NETLINK and AF_XDP beside others (README, AF_XDP)"
+    )]
+    NoNetlink {
+        /// What was tried.
+        step: Step,
+        /// Where.
+        place: Place,
+    },
     /// The verifier or the kernel's age.
     #[error("the kernel refuses the filter ({source}; Linux 5.11 is needed): {log}")]
     Filter {
@@ -271,6 +286,7 @@ impl XdpError {
                 Self::NotPermitted { step, place, missing: missing(step.needs()) }
             }
             (Step::OpenSocket, Some(libc::EAFNOSUPPORT)) => Self::NoFamily,
+            (Step::ListInterfaces, Some(libc::EAFNOSUPPORT)) => Self::NoNetlink { step, place },
             (Step::RegisterMemory { bytes }, Some(libc::ENOBUFS)) => Self::LockedMemory {
                 place,
                 bytes,

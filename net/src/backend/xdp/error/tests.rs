@@ -12,12 +12,41 @@ fn at(step: Step, errno: i32) -> XdpError {
 fn each_refusal_names_the_place_and_what_to_do() {
     let [native, generic] = [false, true].map(|generic| Step::Attach { generic, mtu: 9000 });
     let cases: &[(Step, i32, &[&str])] = &[
-        (Step::OpenSocket, libc::EAFNOSUPPORT, &["CONFIG_XDP_SOCKETS"]),
+        (
+            Step::ListInterfaces,
+            libc::EAFNOSUPPORT,
+            &["cannot list the interfaces", "RestrictAddressFamilies=", "AF_NETLINK and AF_XDP"],
+        ),
+        (
+            Step::OpenSocket,
+            libc::EAFNOSUPPORT,
+            &["CONFIG_XDP_SOCKETS", "RestrictAddressFamilies=", "AF_NETLINK and AF_XDP"],
+        ),
+        (
+            Step::LoadFilter,
+            libc::EPERM,
+            &[
+                "--cap-add IPC_LOCK",
+                "CapabilityBoundingSet=",
+                "CAP_NET_RAW CAP_IPC_LOCK",
+                "`RestrictAddressFamilies=AF_XDP AF_NETLINK`",
+                "`SystemCallFilter=bpf capset`",
+                "setcap cap_net_admin",
+            ],
+        ),
         (Step::OpenSocket, libc::EMFILE, &["open an AF_XDP socket", "queue 3 of eth0"]),
         (
             Step::RegisterMemory { bytes: 8 << 20 },
             libc::ENOBUFS,
-            &["8388608 bytes", "queue 3 of eth0", "ulimit -l", "LimitMEMLOCK", "CAP_IPC_LOCK"],
+            &[
+                "8388608 bytes",
+                "queue 3 of eth0",
+                "ulimit -l",
+                "LimitMEMLOCK",
+                "CAP_IPC_LOCK",
+                "`--cap-add IPC_LOCK`",
+                "AmbientCapabilities= and CapabilityBoundingSet=",
+            ],
         ),
         (
             Step::Bind { zero_copy: false },
