@@ -84,6 +84,13 @@ pub struct QueueCounts {
     pub received: u64,
     /// Replies given to the kernel.
     pub answered: u64,
+    /// `None` if the kernel doesn't say.
+    pub kernel: Option<KernelCounts>,
+}
+
+/// What the kernel counts at the socket of a queue (XDP_STATISTICS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelCounts {
     /// Frames that the kernel dropped for want of a free frame of ours (`rx_dropped`).
     pub dropped: u64,
     /// Frames that the kernel dropped because the receive ring was full (`rx_ring_full`).
@@ -198,9 +205,9 @@ impl Attachment {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// What the filters did.
+    /// What the filters did, as far as the kernel says.
     #[must_use]
-    pub fn filter_counts(&self) -> Vec<FilterCounts> {
+    pub fn filter_counts(&self) -> Vec<Option<FilterCounts>> {
         self.filters.iter().map(Filter::counts).collect()
     }
 
@@ -316,16 +323,23 @@ fn destinations(listeners: &[SocketAddr], targets: &[Target]) -> Destinations {
 impl Watcher {
     fn counts(&self, interface: &str) -> QueueCounts {
         let kernel = statistics(self.socket.as_fd()).ok();
-        let count = |of: fn(&libc::xdp_statistics) -> u64| kernel.as_ref().map_or(0, of);
         QueueCounts {
             interface: interface.to_owned(),
             queue: self.queue,
             received: self.tally.received.load(Relaxed),
             answered: self.tally.answered.load(Relaxed),
-            dropped: count(|kernel| kernel.rx_dropped),
-            ring_full: count(|kernel| kernel.rx_ring_full),
-            fill_empty: count(|kernel| kernel.rx_fill_ring_empty_descs),
-            invalid: count(|kernel| kernel.rx_invalid_descs + kernel.tx_invalid_descs),
+            kernel: kernel.map(KernelCounts::from),
+        }
+    }
+}
+
+impl From<libc::xdp_statistics> for KernelCounts {
+    fn from(counts: libc::xdp_statistics) -> Self {
+        Self {
+            dropped: counts.rx_dropped,
+            ring_full: counts.rx_ring_full,
+            fill_empty: counts.rx_fill_ring_empty_descs,
+            invalid: counts.rx_invalid_descs + counts.tx_invalid_descs,
         }
     }
 }
