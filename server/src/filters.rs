@@ -89,6 +89,8 @@ fn show(served: &Served) -> String {
 
 #[cfg(all(test, feature = "af-xdp"))]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -112,6 +114,7 @@ mod tests {
 
     fn served(queues: &[u32]) -> Served {
         let (name, queues) = ("eth0".into(), queues.into());
-        Served { name, mode: "native, copy", queues, why_generic: None }
+        let waited = Duration::ZERO;
+        Served { name, mode: "native, copy", queues, why_generic: None, waited }
     }
 }

@@ -59,6 +59,8 @@ pub struct Served {
     pub queues: Vec<u32>,
     /// Why the filter is behind the driver, where [`Mode::Auto`] would have had it in the driver.
     pub why_generic: Option<String>,
+    /// How long its queues took to be free: whoever had them before was still leaving.
+    pub waited: Duration,
 }
 
 /// What the filter of one interface did since it was attached.
@@ -162,7 +164,7 @@ impl Attachment {
             _ => Copying::Always,
         };
         let mut queues = Vec::new();
-        let mut zero_copy = true;
+        let (mut zero_copy, mut waited) = (true, Duration::ZERO);
         for &number in &numbers {
             let at = |step| XdpError::at(step, &interface.name, number);
             let opened = open_socket(frame_len, request, at)?;
@@ -170,7 +172,8 @@ impl Attachment {
             let mtu = interface.mtu as usize;
             let mut queue = Queue::new(opened, mtu, destinations, request.batch, seed());
             let bind = Step::Bind { zero_copy: copying == Copying::Never };
-            bind_once_free(&mut queue, interface.index, number, copying).map_err(at(bind))?;
+            waited +=
+                once_free(|| queue.bind(interface.index, number, copying)).map_err(at(bind))?;
             zero_copy &= queue.is_zero_copy();
             let socket = queue.socket().try_clone_to_owned().map_err(at(Step::Tune))?;
             let (filter, tally) = (self.filters.len(), Arc::clone(queue.tally()));
@@ -184,7 +187,7 @@ impl Attachment {
             (false, _) => "generic, copy",
         };
         let (name, why_generic) = (interface.name.clone(), why_generic.map(|why| why.to_string()));
-        self.interfaces.push(Served { name, mode, queues: numbers, why_generic });
+        self.interfaces.push(Served { name, mode, queues: numbers, why_generic, waited });
         Ok(queues)
     }
 
@@ -259,22 +262,16 @@ where
     Ok((xsk, frames))
 }
 
-/// Binds a queue that a predecessor may still be leaving.
-fn bind_once_free(
-    queue: &mut Queue,
-    interface: u32,
-    number: u32,
-    copying: Copying,
-) -> io::Result<()> {
+/// Binds a queue that a predecessor may still be leaving. Returns how long that took.
+fn once_free(mut bind: impl FnMut() -> io::Result<()>) -> io::Result<Duration> {
     let begun = Instant::now();
     loop {
-        match queue.bind(interface, number, copying) {
-            Err(error)
-                if error.raw_os_error() == Some(libc::EBUSY) && begun.elapsed() < RELEASE =>
-            {
+        let (bound, waited) = (bind(), begun.elapsed());
+        match bound {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && waited < RELEASE => {
                 thread::sleep(RELEASE_LOOK);
             }
-            bound => return bound,
+            bound => return bound.map(|()| waited),
         }
     }
 }
@@ -347,5 +344,27 @@ impl From<libc::xdp_statistics> for KernelCounts {
 impl fmt::Debug for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attachment").field("interfaces", &self.interfaces).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_is_taken_is_waited_for_and_nothing_else() {
+        const LEAVING: Duration = Duration::from_millis(20);
+        let mut first_try = None;
+        let leaving = || match first_try.get_or_insert_with(Instant::now).elapsed() < LEAVING {
+            true => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+            false => Ok(()),
+        };
+        assert!(once_free(leaving).unwrap() >= LEAVING);
+        let mut tries = 0;
+        let error = once_free(|| {
+            tries += 1;
+            Err(io::Error::from_raw_os_error(libc::EINVAL))
+        });
+        assert_eq!((error.unwrap_err().raw_os_error(), tries), (Some(libc::EINVAL), 1));
     }
 }
