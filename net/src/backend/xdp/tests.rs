@@ -32,7 +32,7 @@ struct Server {
 impl Server {
     fn open(address: &str) -> Self {
         let address = on_free_port(address);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = runtime();
         let options = Options { listeners: vec![Listener { address }], ..Options::default() };
         let sockets = options.bind().unwrap().into_iter().map(|(socket, _)| socket).collect();
         let request = Request {
@@ -148,6 +148,10 @@ fn replies_outlast_an_interface_that_is_down_and_frames_one_that_is_removed() {
     });
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
 /// Waits for what a device delivers in its own time.
 fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
@@ -160,11 +164,10 @@ fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Both ends of a veth pair in one network: a queue of a server at 198.51.100.1:53, and a socket of a
-/// client at 198.51.100.2:1234.
+/// A veth pair with both ends in one network: a server's at 198.51.100.1:53, and a socket of a client at
+/// 198.51.100.2:1234.
 struct Cable {
     attachment: Attachment,
-    queue: Queue,
     client: Xsk,
     /// Frames of the client.
     free: Vec<Frame>,
@@ -173,8 +176,8 @@ struct Cable {
 }
 
 impl Cable {
-    /// Lays it; frames have the tag of this VLAN.
-    fn lay(vlan: Option<u16>) -> Self {
+    /// Lays it, and opens the server's queue; frames have the tag of this VLAN.
+    fn lay(vlan: Option<u16>) -> (Self, Queue) {
         run("ip link add swv0 type veth peer name swv1");
         let ends = [("swv0", "198.51.100.1:53"), ("swv1", "198.51.100.2:1234")];
         let [(near, near_targets), (far, far_targets)] = ends.map(|(name, address)| {
@@ -207,7 +210,7 @@ impl Cable {
         client.bind(far.index, 0, Copying::Always).unwrap();
         filter.serve(0, client.as_fd()).unwrap();
         let macs = [near.mac, far.mac];
-        Self { attachment, queue, client, free, macs, _filters: (filter, link) }
+        (Self { attachment, client, free, macs, _filters: (filter, link) }, queue)
     }
 
     /// A query from end to end, without a tag.
@@ -244,12 +247,12 @@ fn a_tagged_query_is_answered_with_its_tag() {
         return;
     }
     isolated(|| {
-        let mut cable = Cable::lay(Some(7));
+        let (mut cable, mut queue) = Cable::lay(Some(7));
         let mut query = cable.query(b"tagged");
         query.splice(QUERY_TO..QUERY_TO, [0x81, 0, 0x60, 7]);
         cable.send(&query, 1);
 
-        let Cable { queue, client, macs: [near, far], .. } = &mut cable;
+        let Cable { client, macs: [near, far], .. } = &mut cable;
         let mut batch = Batch::new(BATCH);
         let received = until(|| queue.receive(BATCH, &mut batch));
         assert_eq!(received, Received { packets: 1, ..Received::default() });
@@ -278,7 +281,7 @@ fn each_frame_that_is_dropped_is_counted_by_its_reason() {
         return;
     }
     isolated(|| {
-        let mut cable = Cable::lay(None);
+        let (mut cable, mut queue) = Cable::lay(None);
         // Once that many wait in the ring: frames redirected, received, and what the kernel says.
         let counts = |cable: &Cable, waiting: u64| {
             until(|| {
@@ -306,18 +309,44 @@ fn each_frame_that_is_dropped_is_counted_by_its_reason() {
 
         // Now it is given as many again, and the ring has room for a batch.
         let mut batch = Batch::new(BATCH);
-        assert_eq!(cable.queue.receive(BATCH, &mut batch).unwrap().packets, BATCH);
+        assert_eq!(queue.receive(BATCH, &mut batch).unwrap().packets, BATCH);
         send_until(&mut cable, redirected + ROOM);
         let (redirected, received, kernel) = counts(&cable, ROOM);
         let ring_full = redirected - dropped - ROOM - BATCH as u64;
         assert!(ring_full > dropped);
         assert_eq!((received, kernel), (BATCH as u64, KernelCounts { ring_full, ..expected }));
 
-        cable.queue.forget(&mut batch);
-        while cable.queue.receive(BATCH, &mut batch).is_some() {
-            cable.queue.forget(&mut batch);
+        queue.forget(&mut batch);
+        while queue.receive(BATCH, &mut batch).is_some() {
+            queue.forget(&mut batch);
         }
         assert_eq!(counts(&cable, 0), (redirected, ROOM + BATCH as u64, kernel));
-        assert_eq!(cable.queue.outstanding(), 0);
+        assert_eq!(queue.outstanding(), 0);
     });
+}
+
+/// It looks itself; another worker waits for the runtime to tell.
+#[test]
+fn a_busy_worker_need_not_be_told_of_arrivals() {
+    if !runs_here::<Xdp>() {
+        return;
+    }
+    for busy_poll in [false, true] {
+        isolated(|| {
+            let (mut cable, queue) = Cable::lay(None);
+            let runtime = runtime();
+            let _inside = runtime.enter();
+            let share = Share { queues: vec![queue], busy_poll };
+            let mut xdp = Xdp::open(Vec::new(), BATCH, share).unwrap();
+            assert_eq!(xdp.receive(), Received::default());
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            assert!(xdp.poll_ready(&mut cx).is_pending());
+
+            let query = cable.query(b"one");
+            cable.send(&query, 1);
+            until(|| xdp.ports[0].queue.poll_device().then_some(()));
+            assert_eq!(xdp.poll_ready(&mut cx).is_ready(), busy_poll);
+            assert_eq!(xdp.receive().packets, 1);
+        });
+    }
 }
