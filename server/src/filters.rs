@@ -75,7 +75,7 @@ fn without_queue(interfaces: &[Served], workers: usize) -> usize {
 /// `eth0 (native, copy; queues 0-3, 5)`.
 #[cfg(feature = "af-xdp")]
 fn show(served: &Served) -> String {
-    let Served { name, mode, queues } = served;
+    let Served { name, mode, queues, .. } = served;
     let runs = queues.chunk_by(|&one, &next| next == one + 1);
     let runs: Vec<_> = runs
         .map(|run| match run {
@@ -89,6 +89,8 @@ fn show(served: &Served) -> String {
 
 #[cfg(all(test, feature = "af-xdp"))]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -111,6 +113,8 @@ mod tests {
     }
 
     fn served(queues: &[u32]) -> Served {
-        Served { name: "eth0".into(), mode: "native, copy", queues: queues.into() }
+        let (name, queues) = ("eth0".into(), queues.into());
+        let waited = Duration::ZERO;
+        Served { name, mode: "native, copy", queues, why_generic: None, waited }
     }
 }

@@ -5,9 +5,18 @@ use crate::backend::Choice;
 use crate::config::{Config, Http, format_bytes};
 use crate::features;
 use crate::filters::Filters;
+#[cfg(feature = "af-xdp")]
+use {
+    std::time::Duration,
+    swiftlet_net::backend::xdp::{Attachment, Served},
+};
 
 /// Fewer questions in flight than this will be felt.
 const COMFORTABLE_FLIGHTS: u64 = 1024;
+
+/// A start that takes as long as this for others is explained.
+#[cfg(feature = "af-xdp")]
+const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// Says in a few lines what was made of the configuration, and which limits of the host hurt.
 pub(super) fn announce(config: &Config, plan: &Plan, filters: &Filters, opened: &[Opened]) {
@@ -86,6 +95,8 @@ fn announce_backend(config: &Config, plan: &Plan, filters: &Filters) {
     };
     tracing::info!("backend {} on {interfaces}, batches of {batch}", kind.name());
     tracing::info!("nftables, conntrack and rp_filter do not see the queries that come this way");
+    #[cfg(feature = "af-xdp")]
+    announce_interfaces(filters);
     let (workers, without) = (config.workers, filters.workers_without_queue(config.workers));
     if without > 0 {
         tracing::info!(
@@ -95,6 +106,47 @@ fn announce_backend(config: &Config, plan: &Plan, filters: &Filters) {
     }
 }
 
+/// What an operator may want to change on the interfaces.
+#[cfg(feature = "af-xdp")]
+fn announce_interfaces(filters: &Filters) {
+    for served in filters.attached().map(Attachment::interfaces).unwrap_or_default() {
+        let name = &served.name;
+        if let Some(why) = &served.why_generic {
+            tracing::warn!("af-xdp on {name} runs in generic mode, which gains little: {why}");
+        }
+        if let Some(wait) = long_wait(served) {
+            tracing::info!("{wait}");
+        }
+    }
+}
+
+/// What kept the start, if it was long.
+#[cfg(feature = "af-xdp")]
+fn long_wait(Served { name, waited, .. }: &Served) -> Option<String> {
+    let wait = || {
+        let seconds = waited.as_secs_f64();
+        format!("af-xdp waited {seconds:.1} s until who served {name} before had left its queues")
+    };
+    (*waited >= LONG_WAIT).then(wait)
+}
+
 fn list<T: ToString>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(all(test, feature = "af-xdp"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_wait_for_queues_is_told() {
+        let waited = |milliseconds| {
+            let (name, mode, waited) =
+                ("eth0".into(), "native, copy", Duration::from_millis(milliseconds));
+            long_wait(&Served { name, mode, queues: vec![0], why_generic: None, waited })
+        };
+        assert_eq!(waited(999), None);
+        let told = "af-xdp waited 1.5 s until who served eth0 before had left its queues";
+        assert_eq!(waited(1500).as_deref(), Some(told));
+    }
 }

@@ -1,14 +1,15 @@
 //! What became of the frames of af-xdp: rows of `/metrics` that only this backend has.
 //!
 //! Law: on each interface `redirected = received + Σ dropped{reason}` over its queues, once nothing is on its
-//! way. What was received is among the queries received, and under the law of those from there on.
+//! way. What was received is among the queries received, and under the law of those from there on. A count that
+//! the kernel does not tell is left out: a 0 in its place would look like a breach of the law.
 
 use std::fmt::Error;
 
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use swiftlet_net::backend::xdp::{FilterCounts, QueueCounts};
+use swiftlet_net::backend::xdp::{FilterCounts, KernelCounts, QueueCounts};
 
 use super::counters::Row;
 use super::metrics::family;
@@ -29,7 +30,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, filters: &Filters) -> 
 
 fn encode_filters(
     encoder: &mut DescriptorEncoder<'_>,
-    interfaces: &[(&str, FilterCounts)],
+    interfaces: &[(&str, Option<FilterCounts>)],
 ) -> Result<(), Error> {
     let columns: [Column<FilterCounts>; 3] = [
         (&REDIRECTED, |counts| counts.redirected),
@@ -37,9 +38,9 @@ fn encode_filters(
         (&PASSED, |counts| counts.passed),
     ];
     for (row, count) in columns {
-        let values = interfaces
-            .iter()
-            .map(|(name, counts)| ([("interface", *name)], ConstCounter::new(count(counts))));
+        let values = interfaces.iter().filter_map(|(name, counts)| {
+            Some(([("interface", *name)], ConstCounter::new(count(counts.as_ref()?))))
+        });
         family(encoder, row, MetricType::Counter, values)?;
     }
     Ok(())
@@ -49,18 +50,21 @@ fn encode_queues(encoder: &mut DescriptorEncoder<'_>, queues: &[QueueCounts]) ->
     let of = |queue: &QueueCounts| {
         [("interface", queue.interface.clone()), ("queue", queue.queue.to_string())]
     };
-    let columns: [Column<QueueCounts>; 4] = [
-        (&RECEIVED, |queue| queue.received),
-        (&ANSWERED, |queue| queue.answered),
-        (&FILL_RING_EMPTY, |queue| queue.fill_empty),
-        (&INVALID, |queue| queue.invalid),
-    ];
+    let columns: [Column<QueueCounts>; 2] =
+        [(&RECEIVED, |queue| queue.received), (&ANSWERED, |queue| queue.answered)];
     for (row, count) in columns {
         let values = queues.iter().map(|queue| (of(queue), ConstCounter::new(count(queue))));
         family(encoder, row, MetricType::Counter, values)?;
     }
-    let dropped = queues.iter().flat_map(|queue| {
-        [("no_frame", queue.dropped), ("ring_full", queue.ring_full)].map(|(reason, count)| {
+    let told = || queues.iter().filter_map(|queue| Some((queue, queue.kernel.as_ref()?)));
+    let columns: [Column<KernelCounts>; 2] =
+        [(&FILL_RING_EMPTY, |kernel| kernel.fill_empty), (&INVALID, |kernel| kernel.invalid)];
+    for (row, count) in columns {
+        let values = told().map(|(queue, kernel)| (of(queue), ConstCounter::new(count(kernel))));
+        family(encoder, row, MetricType::Counter, values)?;
+    }
+    let dropped = told().flat_map(|(queue, kernel)| {
+        [("no_frame", kernel.dropped), ("ring_full", kernel.ring_full)].map(|(reason, count)| {
             let [interface, number] = of(queue);
             ([interface, number, ("reason", reason.into())], ConstCounter::<u64>::new(count))
         })
@@ -121,39 +125,44 @@ mod tests {
 
     use super::*;
 
+    /// Counts of eth0 and its queue 3 with what the kernel says, and of eth1 and its queue 1 without.
     #[derive(Debug)]
     struct Shown;
 
     impl Collector for Shown {
         fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
             let filter = FilterCounts { redirected: 10, unserved: 1, passed: 2 };
-            encode_filters(&mut encoder, &[("eth0", filter), ("eth1", FilterCounts::default())])?;
+            encode_filters(&mut encoder, &[("eth0", Some(filter)), ("eth1", None)])?;
+            let kernel = KernelCounts { dropped: 3, ring_full: 2, fill_empty: 6, invalid: 7 };
             let queue = QueueCounts {
                 interface: "eth0".into(),
                 queue: 3,
                 received: 5,
                 answered: 4,
-                dropped: 3,
-                ring_full: 2,
-                fill_empty: 6,
-                invalid: 7,
+                kernel: Some(kernel),
             };
-            encode_queues(&mut encoder, &[queue])
+            let untold =
+                QueueCounts { interface: "eth1".into(), queue: 1, kernel: None, ..queue.clone() };
+            encode_queues(&mut encoder, &[queue, untold])
         }
     }
 
-    #[test]
-    fn each_count_is_shown_under_its_interface_and_queue() {
+    fn shown() -> String {
         let mut registry = Registry::with_prefix("swiftlet");
         registry.register_collector(Box::new(Shown));
         let mut shown = String::new();
         text::encode(&mut shown, &registry).expect("a string takes everything");
+        shown
+    }
+
+    #[test]
+    fn each_count_is_shown_under_its_interface_and_queue() {
+        let shown = shown();
         let queue = "interface=\"eth0\",queue=\"3\"";
         for line in [
             "xdp_redirected_total{interface=\"eth0\"} 10",
             "xdp_unserved_total{interface=\"eth0\"} 1",
             "xdp_passed_total{interface=\"eth0\"} 2",
-            "xdp_passed_total{interface=\"eth1\"} 0",
             &format!("xdp_received_total{{{queue}}} 5"),
             &format!("xdp_answered_total{{{queue}}} 4"),
             &format!("xdp_dropped_total{{{queue},reason=\"no_frame\"}} 3"),
@@ -163,5 +172,16 @@ mod tests {
         ] {
             assert!(shown.contains(&format!("\nswiftlet_{line}\n")), "{line}: {shown}");
         }
+    }
+
+    /// What the worker counts itself is there.
+    #[test]
+    fn what_the_kernel_does_not_say_is_left_out() {
+        let shown = shown();
+        let untold = shown.lines().filter(|line| line.contains("eth1")).collect::<Vec<_>>();
+        let queue = "interface=\"eth1\",queue=\"1\"";
+        let expected = [("received", 5), ("answered", 4)]
+            .map(|(name, count)| format!("swiftlet_xdp_{name}_total{{{queue}}} {count}"));
+        assert_eq!(untold, expected);
     }
 }

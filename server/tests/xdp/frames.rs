@@ -161,11 +161,9 @@ fn a_jumbo_query_is_answered_and_one_beyond_a_slot_is_not() {
         run(&format!("ip link set {INTERFACE} mtu 3400"));
         rig.run("ip link set eth0 mtu 3400");
         let (server, wire) = warm(rig, &[]);
-        assert!(
-            server.logged.iter().any(|line| line.contains("(native, copy")),
-            "{:?}",
-            server.logged
-        );
+        let logged = &server.logged;
+        assert!(logged.iter().any(|line| line.contains("(native, copy")), "{logged:?}");
+        assert!(!logged.iter().any(|line| line.contains("generic mode")), "{logged:?}");
         let mut jumbo = v4(2001);
         jumbo.payload.resize(3300, 0);
         wire.send(&jumbo.bytes());
@@ -179,6 +177,13 @@ fn a_jumbo_query_is_answered_and_one_beyond_a_slot_is_not() {
         run(&format!("ip link set {INTERFACE} mtu 9000"));
         rig.run("ip link set eth0 mtu 9000");
         let (server, wire) = warm(rig, &[]);
+        let logged = &server.logged;
+        assert!(logged.iter().any(|line| line.contains("(generic, copy")), "{logged:?}");
+        let warning =
+            format!("WARN af-xdp on {INTERFACE} runs in generic mode, which gains little: ");
+        let warned = logged.iter().find_map(|line| line.split_once(&warning));
+        let (_, why) = warned.unwrap_or_else(|| panic!("no reason: {logged:?}"));
+        assert!(why.contains("MTU of 9000 bytes") && why.contains("mtu 1500"), "{why}");
         let mut jumbo = v4(2002);
         jumbo.payload.resize(8000, 0);
         wire.send(&jumbo.bytes());

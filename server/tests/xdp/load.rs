@@ -166,3 +166,25 @@ fn a_queue_that_was_not_taken_is_served_by_sockets() {
         assert_eq!(account.metrics.get(&queue), account.received);
     });
 }
+
+/// A worker that looks at its queues all the time leaves time for misses and TCP, and loses no frame.
+#[test]
+fn a_busy_worker_answers_whatever_way_a_query_comes() {
+    with_link("load::a_busy_worker_answers_whatever_way_a_query_comes", |rig| {
+        if !swiftlet_net::cores::usable().pin {
+            eprintln!("skipped: workers cannot be pinned here");
+            return;
+        }
+        let server = rig.serve(&[("WORKERS", "1"), ("BUSY_POLL_US", "1000")]);
+        let line = "busy polling: workers look for 1000 µs before they sleep";
+        assert!(server.logged.iter().any(|logged| logged.contains(line)), "{:?}", server.logged);
+        let names = names();
+        let path = names.path().display();
+        let line = format!("dnsperf -s {V4} -d {path} -c 20 -n 20 -q 50 -W");
+        let said = rig.output(&line);
+        assert!(said.contains("Queries completed:    2000 (100.00%)"), "{said}");
+        assert_eq!(rig.dig(V4, "+tcp +short tcp.example A"), "192.0.2.1\n");
+        let account = account(&server);
+        assert!(account.received >= 2000 && account.answered >= 1000, "{}", account.answered);
+    });
+}

@@ -57,6 +57,10 @@ pub struct Served {
     pub mode: &'static str,
     /// The receive queues taken.
     pub queues: Vec<u32>,
+    /// Why the filter is behind the driver, where [`Mode::Auto`] would have had it in the driver.
+    pub why_generic: Option<String>,
+    /// How long its queues took to be free: whoever had them before was still leaving.
+    pub waited: Duration,
 }
 
 /// What the filter of one interface did since it was attached.
@@ -82,6 +86,13 @@ pub struct QueueCounts {
     pub received: u64,
     /// Replies given to the kernel.
     pub answered: u64,
+    /// `None` if the kernel doesn't say.
+    pub kernel: Option<KernelCounts>,
+}
+
+/// What the kernel counts at the socket of a queue (XDP_STATISTICS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelCounts {
     /// Frames that the kernel dropped for want of a free frame of ours (`rx_dropped`).
     pub dropped: u64,
     /// Frames that the kernel dropped because the receive ring was full (`rx_ring_full`).
@@ -145,7 +156,7 @@ impl Attachment {
         let frame_len = if HEADROOM + longest <= short { short } else { long };
         let max_frame = longest.min(frame_len - HEADROOM) as u32;
         let filter = Filter::load(interface.mac, targets, interface.queues, max_frame)?;
-        let (link, native) = attach(&filter, interface, request.mode)?;
+        let (link, native, why_generic) = attach(&filter, interface, request.mode)?;
         self.links.get_mut().unwrap_or_else(PoisonError::into_inner).push(link);
         let copying = match request.mode {
             Mode::ZeroCopy => Copying::Never,
@@ -153,7 +164,7 @@ impl Attachment {
             _ => Copying::Always,
         };
         let mut queues = Vec::new();
-        let mut zero_copy = true;
+        let (mut zero_copy, mut waited) = (true, Duration::ZERO);
         for &number in &numbers {
             let at = |step| XdpError::at(step, &interface.name, number);
             let opened = open_socket(frame_len, request, at)?;
@@ -161,7 +172,8 @@ impl Attachment {
             let mtu = interface.mtu as usize;
             let mut queue = Queue::new(opened, mtu, destinations, request.batch, seed());
             let bind = Step::Bind { zero_copy: copying == Copying::Never };
-            bind_once_free(&mut queue, interface.index, number, copying).map_err(at(bind))?;
+            waited +=
+                once_free(|| queue.bind(interface.index, number, copying)).map_err(at(bind))?;
             zero_copy &= queue.is_zero_copy();
             let socket = queue.socket().try_clone_to_owned().map_err(at(Step::Tune))?;
             let (filter, tally) = (self.filters.len(), Arc::clone(queue.tally()));
@@ -174,7 +186,8 @@ impl Attachment {
             (true, false) => "native, copy",
             (false, _) => "generic, copy",
         };
-        self.interfaces.push(Served { name: interface.name.clone(), mode, queues: numbers });
+        let (name, why_generic) = (interface.name.clone(), why_generic.map(|why| why.to_string()));
+        self.interfaces.push(Served { name, mode, queues: numbers, why_generic, waited });
         Ok(queues)
     }
 
@@ -195,9 +208,9 @@ impl Attachment {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// What the filters did.
+    /// What the filters did, as far as the kernel says.
     #[must_use]
-    pub fn filter_counts(&self) -> Vec<FilterCounts> {
+    pub fn filter_counts(&self) -> Vec<Option<FilterCounts>> {
         self.filters.iter().map(Filter::counts).collect()
     }
 
@@ -208,17 +221,22 @@ impl Attachment {
     }
 }
 
-/// Attaches natively if the mode and the driver allow. Returns whether it is native.
-fn attach(filter: &Filter, interface: &Interface, mode: Mode) -> Result<(Link, bool), XdpError> {
-    let native = match mode {
+/// Attaches natively if the mode and the driver allow. Returns whether it is native, or else what the
+/// driver said if it was asked.
+fn attach(
+    filter: &Filter,
+    interface: &Interface,
+    mode: Mode,
+) -> Result<(Link, bool, Option<XdpError>), XdpError> {
+    let refusal = match mode {
         Mode::Generic => None,
-        _ => Some(filter.attach(interface, false)),
+        _ => match filter.attach(interface, false) {
+            Ok(link) => return Ok((link, true, None)),
+            Err(error) if mode != Mode::Auto || !error.is_for_native() => return Err(error),
+            Err(error) => Some(error),
+        },
     };
-    match native {
-        Some(Ok(link)) => Ok((link, true)),
-        Some(Err(error)) if mode != Mode::Auto || !error.is_for_native() => Err(error),
-        _ => Ok((filter.attach(interface, true)?, false)),
-    }
+    Ok((filter.attach(interface, true)?, false, refusal))
 }
 
 /// Opens a socket over memory of its own.
@@ -244,22 +262,16 @@ where
     Ok((xsk, frames))
 }
 
-/// Binds a queue that a predecessor may still be leaving.
-fn bind_once_free(
-    queue: &mut Queue,
-    interface: u32,
-    number: u32,
-    copying: Copying,
-) -> io::Result<()> {
+/// Binds a queue that a predecessor may still be leaving. Returns how long that took.
+fn once_free(mut bind: impl FnMut() -> io::Result<()>) -> io::Result<Duration> {
     let begun = Instant::now();
     loop {
-        match queue.bind(interface, number, copying) {
-            Err(error)
-                if error.raw_os_error() == Some(libc::EBUSY) && begun.elapsed() < RELEASE =>
-            {
+        let (bound, waited) = (bind(), begun.elapsed());
+        match bound {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && waited < RELEASE => {
                 thread::sleep(RELEASE_LOOK);
             }
-            bound => return bound,
+            bound => return bound.map(|()| waited),
         }
     }
 }
@@ -308,16 +320,23 @@ fn destinations(listeners: &[SocketAddr], targets: &[Target]) -> Destinations {
 impl Watcher {
     fn counts(&self, interface: &str) -> QueueCounts {
         let kernel = statistics(self.socket.as_fd()).ok();
-        let count = |of: fn(&libc::xdp_statistics) -> u64| kernel.as_ref().map_or(0, of);
         QueueCounts {
             interface: interface.to_owned(),
             queue: self.queue,
             received: self.tally.received.load(Relaxed),
             answered: self.tally.answered.load(Relaxed),
-            dropped: count(|kernel| kernel.rx_dropped),
-            ring_full: count(|kernel| kernel.rx_ring_full),
-            fill_empty: count(|kernel| kernel.rx_fill_ring_empty_descs),
-            invalid: count(|kernel| kernel.rx_invalid_descs + kernel.tx_invalid_descs),
+            kernel: kernel.map(KernelCounts::from),
+        }
+    }
+}
+
+impl From<libc::xdp_statistics> for KernelCounts {
+    fn from(counts: libc::xdp_statistics) -> Self {
+        Self {
+            dropped: counts.rx_dropped,
+            ring_full: counts.rx_ring_full,
+            fill_empty: counts.rx_fill_ring_empty_descs,
+            invalid: counts.rx_invalid_descs + counts.tx_invalid_descs,
         }
     }
 }
@@ -325,5 +344,27 @@ impl Watcher {
 impl fmt::Debug for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attachment").field("interfaces", &self.interfaces).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_is_taken_is_waited_for_and_nothing_else() {
+        const LEAVING: Duration = Duration::from_millis(20);
+        let mut first_try = None;
+        let leaving = || match first_try.get_or_insert_with(Instant::now).elapsed() < LEAVING {
+            true => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+            false => Ok(()),
+        };
+        assert!(once_free(leaving).unwrap() >= LEAVING);
+        let mut tries = 0;
+        let error = once_free(|| {
+            tries += 1;
+            Err(io::Error::from_raw_os_error(libc::EINVAL))
+        });
+        assert_eq!((error.unwrap_err().raw_os_error(), tries), (Some(libc::EINVAL), 1));
     }
 }

@@ -23,8 +23,10 @@ pub enum XdpError {
     /// EPERM or EACCES.
     #[error(
         "no permission to {step}{place}: {}; all that AF_XDP needs is given by `--cap-add NET_ADMIN --cap-add BPF \
-         --cap-add NET_RAW` to a container, `AmbientCapabilities=CAP_NET_ADMIN CAP_BPF CAP_NET_RAW` in a systemd unit, or \
-         `setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock,cap_net_bind_service+ep` on the program",
+         --cap-add NET_RAW --cap-add IPC_LOCK` to a container, `AmbientCapabilities=CAP_NET_ADMIN CAP_BPF CAP_NET_RAW \
+         CAP_IPC_LOCK`, the same in CapabilityBoundingSet=, `RestrictAddressFamilies=AF_XDP AF_NETLINK` and \
+         `SystemCallFilter=bpf capset` to a systemd unit (README, AF_XDP), or `setcap \
+         cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock,cap_net_bind_service+ep` on the program",
         Missing(missing)
     )]
     NotPermitted {
@@ -37,8 +39,9 @@ pub enum XdpError {
     },
     /// ENOBUFS: memory of sockets is locked.
     #[error(
-        "cannot lock {bytes} bytes of memory{place}: the limit on locked memory is {limit} bytes for all of this user's; raise it \
-         (ulimit -l, LimitMEMLOCK=infinity in a systemd unit, --ulimit memlock=-1 for a container) or grant CAP_IPC_LOCK"
+        "cannot lock {bytes} bytes of memory{place}: the limit on locked memory is {limit} bytes for all of this user's; grant \
+         CAP_IPC_LOCK (`--cap-add IPC_LOCK` to a container, in AmbientCapabilities= and CapabilityBoundingSet= of a systemd unit) \
+         or raise the limit (`--ulimit memlock=-1`, LimitMEMLOCK=infinity, `ulimit -l`)"
     )]
     LockedMemory {
         /// Where.
@@ -59,7 +62,8 @@ pub enum XdpError {
     },
     /// The driver has no XDP.
     #[error(
-        "the driver cannot run an XDP program{place}; SWIFTLET_XDP_MODE=generic works with each driver, and gains least"
+        "the driver cannot run an XDP program{place}, or not as it is set up (`dmesg` may say); SWIFTLET_XDP_MODE=generic \
+         works with each driver, and gains least"
     )]
     NoNative {
         /// Which interface.
@@ -95,17 +99,21 @@ pub enum XdpError {
         /// The interface.
         interface: String,
     },
-    /// ERANGE or EINVAL at attach.
+    /// The driver's refusal at attach of what may be changed: drivers differ in the error that they give for
+    /// an MTU, for offloads and for the queues that a program needs beside the others.
     #[error(
-        "the driver of {interface} refuses XDP at an MTU of {mtu} bytes (a frame has to fit into a page, of a veth the other end's \
-         too) or with its offloads; set a lower MTU (`ip link set dev {interface} mtu 1500`), turn receive offloads off \
-         (`ethtool -K {interface} lro off gro-hw off`) or use SWIFTLET_XDP_MODE=generic"
+        "the driver of {interface} refuses XDP ({source}) at an MTU of {mtu} bytes (a frame has to fit into a page, of a veth \
+         the other end's too), with its offloads, or for too few free queues; set a lower MTU (`ip link set dev {interface} mtu \
+         1500`), turn receive offloads off (`ethtool -K {interface} lro off rx-gro-hw off`), use fewer queues (`ethtool -L \
+         {interface} combined N`, at most half of what it has) or use SWIFTLET_XDP_MODE=generic; `dmesg` may say more"
     )]
     Setup {
         /// The interface.
         interface: String,
         /// Its MTU in bytes.
         mtu: u32,
+        /// What the kernel said.
+        source: io::Error,
     },
     /// A named interface is missing.
     #[error("there is no interface {name}; there are: {there}")]
@@ -115,7 +123,7 @@ pub enum XdpError {
         /// The interfaces that could be named.
         there: String,
     },
-    /// A named interface that has no Ethernet frames.
+    /// A named interface that has no Ethernet frames, or not of its own.
     #[error("interface {name} {why}; name another one, or serve its addresses over sockets alone")]
     Unsuitable {
         /// The interface.
@@ -139,8 +147,8 @@ pub enum XdpError {
     },
     /// No interface serves anything.
     #[error(
-        "no interface that is up and has Ethernet frames carries an address listened on, apart from loopback, which must be named \
-         (SWIFTLET_XDP_INTERFACE=lo); there are: {there}"
+        "no interface that is up, has Ethernet frames and is not made of others (a bond) carries an address listened on, apart \
+         from loopback, which must be named (SWIFTLET_XDP_INTERFACE=lo); there are: {there}"
     )]
     Nothing {
         /// The interfaces and their addresses.
@@ -173,9 +181,21 @@ pub enum XdpError {
     },
     /// EAFNOSUPPORT.
     #[error(
-        "this kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS, Linux 5.11); serve over sockets"
+        "there are no AF_XDP sockets here: the kernel has none (CONFIG_XDP_SOCKETS, Linux 5.11), or RestrictAddressFamilies= of \
+         the systemd unit forbids them, which must allow AF_NETLINK and AF_XDP beside others; else serve over sockets"
     )]
     NoFamily,
+    /// The same for what each kernel has.
+    #[error(
+        "cannot {step}{place}, for sockets of the family AF_NETLINK are forbidden: RestrictAddressFamilies= of the systemd unit \
+         must allow AF_NETLINK and AF_XDP beside others (README, AF_XDP)"
+    )]
+    NoNetlink {
+        /// What was tried.
+        step: Step,
+        /// Where.
+        place: Place,
+    },
     /// The verifier or the kernel's age.
     #[error("the kernel refuses the filter ({source}; Linux 5.11 is needed): {log}")]
     Filter {
@@ -266,6 +286,7 @@ impl XdpError {
                 Self::NotPermitted { step, place, missing: missing(step.needs()) }
             }
             (Step::OpenSocket, Some(libc::EAFNOSUPPORT)) => Self::NoFamily,
+            (Step::ListInterfaces, Some(libc::EAFNOSUPPORT)) => Self::NoNetlink { step, place },
             (Step::RegisterMemory { bytes }, Some(libc::ENOBUFS)) => Self::LockedMemory {
                 place,
                 bytes,
@@ -278,9 +299,11 @@ impl XdpError {
             (Step::Attach { generic: false, .. }, Some(libc::EOPNOTSUPP)) => {
                 Self::NoNative { place }
             }
-            (Step::Attach { mtu, generic: false }, Some(libc::ERANGE | libc::EINVAL)) => {
-                Self::Setup { interface: place.interface, mtu }
-            }
+            // EBUSY: a foreign program has been looked for already.
+            (
+                Step::Attach { mtu, generic: false },
+                Some(libc::ERANGE | libc::EINVAL | libc::ENOMEM | libc::ENOSPC | libc::EBUSY),
+            ) => Self::Setup { interface: place.interface, mtu, source },
             (Step::Bind { .. } | Step::Attach { .. }, Some(libc::ENETDOWN)) => {
                 Self::Down { name: place.interface }
             }
@@ -364,78 +387,4 @@ fn missing(needed: &[Capability]) -> Vec<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::interface::AttachMode;
-    use super::*;
-
-    fn at(step: Step, errno: i32) -> XdpError {
-        XdpError::at(step, "eth0", 3)(io::Error::from_raw_os_error(errno))
-    }
-
-    /// What the kernel says at a step, and what an operator is to read.
-    #[test]
-    fn each_refusal_names_the_place_and_what_to_do() {
-        let native = Step::Attach { generic: false, mtu: 9000 };
-        let cases: &[(Step, i32, &[&str])] = &[
-            (Step::OpenSocket, libc::EAFNOSUPPORT, &["CONFIG_XDP_SOCKETS"]),
-            (Step::OpenSocket, libc::EMFILE, &["open an AF_XDP socket", "queue 3 of eth0"]),
-            (
-                Step::RegisterMemory { bytes: 8 << 20 },
-                libc::ENOBUFS,
-                &["8388608 bytes", "queue 3 of eth0", "ulimit -l", "LimitMEMLOCK", "CAP_IPC_LOCK"],
-            ),
-            (
-                Step::Bind { zero_copy: false },
-                libc::EBUSY,
-                &["queue 3 of eth0", "another AF_XDP socket", "SWIFTLET_XDP_QUEUES"],
-            ),
-            (
-                Step::Bind { zero_copy: true },
-                libc::EOPNOTSUPP,
-                &["queue 3 of eth0", "zero-copy", "SWIFTLET_XDP_MODE=copy"],
-            ),
-            (Step::Bind { zero_copy: false }, libc::ENETDOWN, &["eth0 is down", "ip link set dev"]),
-            (native, libc::EOPNOTSUPP, &["SWIFTLET_XDP_MODE=generic"]),
-            (native, libc::ERANGE, &["eth0", "MTU of 9000 bytes", "mtu 1500"]),
-            (native, libc::ENOMEM, &["attach the filter (native)", "eth0"]),
-        ];
-        for &(step, errno, expected) in cases {
-            let error = at(step, errno);
-            let text = error.to_string();
-            for part in expected {
-                assert!(text.contains(part), "{text} lacks {part}");
-            }
-            assert!(!error.is_conflict() && !text.contains("  "), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_missing_capability_is_named() {
-        for step in [Step::CreateMap, Step::OpenSocket, Step::Tune] {
-            let text = at(step, libc::EPERM).to_string();
-            assert!(text.contains("--cap-add NET_ADMIN --cap-add BPF --cap-add NET_RAW"), "{text}");
-        }
-        let lacks = |missing: &[&'static str]| {
-            let (step, place) = (Step::CreateMap, Place { interface: String::new(), queue: None });
-            XdpError::NotPermitted { step, place, missing: missing.to_vec() }.to_string()
-        };
-        let both =
-            "no permission to create a BPF map: this process lacks CAP_NET_ADMIN and CAP_BPF; ";
-        assert!(lacks(&["CAP_NET_ADMIN", "CAP_BPF"]).starts_with(both));
-        assert!(lacks(&[]).contains("seccomp"));
-    }
-
-    #[test]
-    fn a_program_that_is_there_is_a_conflict_with_a_way_out() {
-        let program = |mode, name: Option<&str>| {
-            let program = Attached { id: 42, mode, name: name.map(Into::into) };
-            XdpError::Attached { interface: "eth0".into(), program }
-        };
-        let native = program(AttachMode::Native, Some("lb"));
-        assert!(native.is_conflict());
-        assert!(native.to_string().contains("on eth0 (lb, id 42, native)"), "{native}");
-        assert!(native.to_string().contains("`ip link set dev eth0 xdpdrv off`"), "{native}");
-        let generic = program(AttachMode::Generic, None).to_string();
-        assert!(generic.contains("(id 42, generic)") && generic.contains("eth0 xdpgeneric off`"));
-    }
-}
+mod tests;

@@ -122,15 +122,16 @@ impl Filter {
         }
     }
 
-    /// What it did since it was loaded. All zero if the kernel doesn't say.
+    /// What it did since it was loaded. `None` if the kernel doesn't say: below Linux 5.19 it asks for
+    /// CAP_BPF where `kernel.unprivileged_bpf_disabled` is set.
     #[must_use]
-    pub fn counts(&self) -> FilterCounts {
-        let count = |key: i32| self.counters.read(key as u32).unwrap_or_default();
-        FilterCounts {
-            redirected: count(REDIRECTED),
-            unserved: count(UNSERVED),
-            passed: count(PASSED),
-        }
+    pub fn counts(&self) -> Option<FilterCounts> {
+        let count = |key: i32| self.counters.read(key as u32).ok();
+        Some(FilterCounts {
+            redirected: count(REDIRECTED)?,
+            unserved: count(UNSERVED)?,
+            passed: count(PASSED)?,
+        })
     }
 }
 

@@ -8,6 +8,9 @@
 //!   listen address, but not loopback: it has no driver to run a filter, and all local traffic would
 //!   pay. A wildcard listener takes only those with an address that is more than link-local (not each
 //!   end of each container's veth).
+//! - A device made of others, such as a bond, is none of these, nor is a VLAN on one: its driver runs the
+//!   filter where the others' frames come, and the kernel drops a frame that comes by one device and is
+//!   given to a socket of another, uncounted. The frames of a bridge come by the bridge itself.
 //! - An interface that is named must be up and serve something. It brings its VLANs, and takes the
 //!   addresses of loopback and dummy devices as well: those are routed to this host by a wire.
 
@@ -168,8 +171,10 @@ impl Host {
 
     /// What a link serves that nobody named; nothing if it isn't to be taken.
     fn unnamed(&self, link: &Link, listeners: &[SocketAddr]) -> Vec<Target> {
-        let comes =
-            link.up && !link.dummy && !link.loopback && self.wire(link).is_ok_and(|wire| wire.up);
+        let comes = link.up
+            && !link.is_dummy()
+            && !link.loopback
+            && self.wire(link).is_ok_and(|wire| wire.up);
         let is_wide = self.of(link).any(is_wide);
         let asked: Vec<_> = listeners
             .iter()
@@ -216,8 +221,18 @@ impl Host {
         match wire {
             Link { vlan: Some(_), .. } => Err("is a VLAN inside of another one"),
             Link { mac: None, .. } => Err("has no Ethernet frames"),
+            _ if self.is_made_of_others(wire) => Err(match link.vlan {
+                None => "is made of other interfaces, and frames come by those",
+                Some(_) => "is a VLAN on one made of other interfaces, and frames come by those",
+            }),
             _ => Ok(wire),
         }
+    }
+
+    /// Whether a link's frames come by other devices, now or once it has some.
+    fn is_made_of_others(&self, link: &Link) -> bool {
+        let has_parts = || self.links.iter().any(|part| part.master == Some(link.index));
+        matches!(&*link.kind, "bond" | "team") || link.kind != "bridge" && has_parts()
     }
 
     /// The addresses of a link.
@@ -229,7 +244,7 @@ impl Host {
     /// Addresses of devices without a wire: who asks there comes by another link's.
     fn routed_to(&self, link: &Link) -> Vec<(u32, IpAddr)> {
         let without_wire = |index: u32| {
-            self.links.iter().any(|link| link.index == index && (link.loopback || link.dummy))
+            self.links.iter().any(|link| link.index == index && (link.loopback || link.is_dummy()))
         };
         let routed = |&&(at, address): &&(u32, IpAddr)| without_wire(at) && is_wide(address);
         let has_wire = link.vlan.is_none() && !without_wire(link.index);

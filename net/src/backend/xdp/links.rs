@@ -15,8 +15,8 @@ use std::net::IpAddr;
 use libc::{
     ARPHRD_ETHER, ARPHRD_LOOPBACK, ETH_P_8021Q, IFA_ADDRESS, IFA_LOCAL, IFF_LOOPBACK, IFF_UP,
     IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID,
-    IFLA_LINKINFO, IFLA_MTU, IFLA_XDP, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    RTM_GETADDR, RTM_GETLINK,
+    IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_XDP, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, RTM_GETADDR, RTM_GETLINK,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -47,11 +47,20 @@ pub(super) struct Link {
     pub(super) mtu: u32,
     pub(super) up: bool,
     pub(super) loopback: bool,
-    /// A device for addresses alone, without a wire.
-    pub(super) dummy: bool,
+    /// The kind of device that software makes of others or of nothing, as `ip` names it; empty for hardware.
+    pub(super) kind: String,
+    /// The index of the device that it is a part of.
+    pub(super) master: Option<u32>,
     pub(super) vlan: Option<Vlan>,
     /// Where an XDP program runs (IFLA_XDP_ATTACHED), and its id, 0 if there are several.
     pub(super) program: Option<(u8, u32)>,
+}
+
+impl Link {
+    /// Whether it is a device for addresses alone, without a wire.
+    pub(super) fn is_dummy(&self) -> bool {
+        self.kind == "dummy"
+    }
 }
 
 /// What makes a link a VLAN.
@@ -128,7 +137,8 @@ fn link(body: &[u8]) -> Option<Link> {
         mtu: 0,
         up: flags & IFF_UP != 0,
         loopback: flags & IFF_LOOPBACK != 0,
-        dummy: false,
+        kind: String::new(),
+        master: None,
         vlan: None,
         program: None,
     };
@@ -138,13 +148,13 @@ fn link(body: &[u8]) -> Option<Link> {
             IFLA_IFNAME => link.name = text(value),
             IFLA_MTU => link.mtu = number(value)?,
             IFLA_LINK => lower = number(value),
+            IFLA_MASTER => link.master = number(value),
             IFLA_LINK_NETNSID => elsewhere = true,
             IFLA_ADDRESS if matches!(device_type, ARPHRD_ETHER | ARPHRD_LOOPBACK) => {
                 link.mac = value.try_into().ok();
             }
             IFLA_LINKINFO => {
-                link.dummy =
-                    attribute(value, IFLA_INFO_KIND).is_some_and(|kind| text(kind) == "dummy");
+                link.kind = attribute(value, IFLA_INFO_KIND).map(text).unwrap_or_default();
                 link.vlan = vlan(value);
             }
             IFLA_XDP => link.program = program(value),
@@ -248,6 +258,7 @@ mod tests {
         body.extend(attribute_of(IFLA_LINK, &2u32.to_ne_bytes()));
         body.extend(attribute_of(IFLA_ADDRESS, &[2, 0, 0, 0, 0, 9]));
         body.extend(attribute_of(IFLA_MTU, &1400u32.to_ne_bytes()));
+        body.extend(attribute_of(IFLA_MASTER, &5u32.to_ne_bytes()));
         body.extend(attribute_of(IFLA_LINKINFO, &info.concat()));
         body.extend(attribute_of(IFLA_XDP, &xdp.concat()));
         body
@@ -262,7 +273,8 @@ mod tests {
             mtu: 1400,
             up: true,
             loopback: false,
-            dummy: false,
+            kind: "vlan".into(),
+            master: Some(5),
             vlan: Some(Vlan { lower: Some(2), id: 7, customer: true }),
             program: Some((2, 99)),
         };

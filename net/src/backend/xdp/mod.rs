@@ -45,7 +45,7 @@ use crate::route::Route;
 use crate::socket::OpenError;
 use crate::sys::watched;
 
-pub use self::attachment::{Attachment, FilterCounts, QueueCounts, Served, open};
+pub use self::attachment::{Attachment, FilterCounts, KernelCounts, QueueCounts, Served, open};
 pub use self::echo::Echo;
 use self::error::Step;
 pub use self::error::XdpError;

@@ -9,8 +9,9 @@ use crate::backend::xdp::filter::Filter;
 use crate::backend::xdp::links::Vlan;
 use crate::backend::xdp::rig::{isolated, run};
 
-/// lo, eth0 with a VLAN 7, eth1 (down), wg0 (no frames), veth0 (link-local alone), dummy0, and VLANs
-/// that cannot be served.
+/// lo, eth0 with a VLAN 7, eth1 (down), wg0 (no frames), veth0 (link-local alone), dummy0, VLANs that
+/// cannot be served, a bond and a team without parts, what the kernel calls by another name but has a part,
+/// and a bridge with one.
 fn host() -> Host {
     let link = |index: u32, name: &str| Link {
         index,
@@ -19,7 +20,8 @@ fn host() -> Host {
         mtu: 1500,
         up: true,
         loopback: false,
-        dummy: false,
+        kind: String::new(),
+        master: None,
         vlan: None,
         program: None,
     };
@@ -30,12 +32,19 @@ fn host() -> Host {
         Link { up: false, ..link(3, "eth1") },
         Link { mac: None, ..link(4, "wg0") },
         link(5, "veth0"),
-        Link { dummy: true, ..link(6, "dummy0") },
+        Link { kind: "dummy".into(), ..link(6, "dummy0") },
         Link { vlan: vlan(Some(2), 7, true), ..link(7, "eth0.7") },
         Link { vlan: vlan(Some(2), 8, false), ..link(8, "eth0.8") },
         Link { vlan: vlan(Some(7), 9, true), ..link(9, "eth0.7.9") },
         Link { vlan: vlan(None, 10, true), ..link(10, "away") },
         Link { vlan: vlan(Some(2), 11, true), up: false, ..link(11, "eth0.11") },
+        Link { kind: "bond".into(), ..link(12, "bond0") },
+        Link { kind: "team".into(), ..link(13, "team0") },
+        link(14, "whole"),
+        Link { master: Some(14), ..link(15, "part") },
+        Link { vlan: vlan(Some(12), 12, true), ..link(16, "bond0.12") },
+        Link { kind: "bridge".into(), ..link(17, "br0") },
+        Link { master: Some(17), ..link(18, "port") },
     ];
     let addresses = [
         (1, "127.0.0.1"),
@@ -55,6 +64,11 @@ fn host() -> Host {
         (9, "198.51.100.9"),
         (10, "198.51.100.10"),
         (11, "198.51.100.11"),
+        (12, "198.51.100.12"),
+        (13, "198.51.100.13"),
+        (14, "198.51.100.14"),
+        (16, "198.51.100.16"),
+        (17, "198.51.100.17"),
     ];
     let addresses = addresses.map(|(index, address)| (index, address.parse().unwrap())).into();
     Host { links, addresses }
@@ -102,7 +116,8 @@ fn without_names_who_carries_the_addresses_is_taken() {
 
 #[test]
 fn wildcards_take_what_reaches_further_than_its_link() {
-    assert_eq!(unnamed(&["0.0.0.0:53"]), ["2: 192.0.2.1 192.0.2.2 198.51.100.7/7"]);
+    let all = ["2: 192.0.2.1 192.0.2.2 198.51.100.7/7", "17: 198.51.100.17"];
+    assert_eq!(unnamed(&["0.0.0.0:53"]), all);
     assert_eq!(unnamed(&["[::]:53"]), ["2: 2001:db8::1 fe80::1 fe80::1/7"]);
     assert_eq!(unnamed(&["0.0.0.0:53", "192.0.2.1:53"]), unnamed(&["0.0.0.0:53"]));
 }
@@ -115,6 +130,9 @@ fn a_name_brings_vlans_and_addresses_that_are_routed_here() {
     assert_eq!(named("eth0", &["203.0.113.6:53"]).unwrap(), ["2: 203.0.113.6"]);
     assert_eq!(named("lo", &["0.0.0.0:53"]).unwrap(), ["1: 127.0.0.1 203.0.113.1"]);
     assert_eq!(named("veth0", &["[::]:53"]).unwrap(), ["5: fe80::5"]);
+    assert_eq!(named("br0", &["198.51.100.17:53"]).unwrap(), ["17: 198.51.100.17"]);
+    // What is routed here comes by a part of something, too.
+    assert_eq!(named("part", &["203.0.113.6:53"]).unwrap(), ["15: 203.0.113.6"]);
 }
 
 #[test]
@@ -131,10 +149,18 @@ fn a_name_that_will_not_do_is_an_error_that_says_why() {
     fails("eth0.8", "802.1ad");
     fails("eth0.7.9", "inside of another");
     fails("away", "another network namespace");
+    for whole in ["bond0", "team0", "whole"] {
+        fails(whole, "is made of other interfaces, and frames come by those");
+    }
+    fails("bond0.12", "is a VLAN on one made of other interfaces");
+    let error = named("part", &["198.51.100.14:53"]).unwrap_err();
+    assert!(error.ends_with("part carries none of the addresses listened on; it has: no address"));
     let error = named("veth0", &["192.0.2.1:53"]).unwrap_err();
     assert!(error.ends_with("veth0 carries none of the addresses listened on; it has: fe80::5"));
-    let error = host().take(&listeners(&["192.0.2.4:53"]), &[]).unwrap_err();
-    assert!(matches!(error, XdpError::Nothing { .. }) && error.to_string().contains("wg0"));
+    for (address, name) in [("192.0.2.4:53", "wg0"), ("198.51.100.12:53", "bond0")] {
+        let error = host().take(&listeners(&[address]), &[]).unwrap_err();
+        assert!(matches!(error, XdpError::Nothing { .. }) && error.to_string().contains(name));
+    }
 }
 
 #[test]
@@ -198,6 +224,30 @@ fn a_vlan_belongs_to_the_device_below() {
         assert_eq!(interface.name, "left");
         assert_eq!(targets[0].vlan, Some(7));
         assert_ne!(targets[0].interface, interface.index);
+    });
+}
+
+#[test]
+fn a_bridge_is_served_and_its_port_seen_as_a_part_of_it() {
+    if !runs_here::<Xdp>() {
+        return;
+    }
+    isolated(|| {
+        veth();
+        let bridge = ["link", "add", "whole", "type", "bridge"];
+        if !Command::new("ip").args(bridge).output().unwrap().status.success() {
+            return eprintln!("skipped: this kernel has no bridges (CONFIG_BRIDGE)");
+        }
+        run("ip link set right master whole");
+        run("ip link set whole up");
+        run("ip address add 198.51.100.1/24 dev whole");
+        let links = links::links().unwrap();
+        let link = |name: &str| links.iter().find(|link| link.name == name).unwrap();
+        let (whole, part) = (link("whole"), link("right"));
+        assert_eq!((&*part.kind, part.master), ("veth", Some(whole.index)));
+        assert_eq!((&*whole.kind, whole.master), ("bridge", None));
+        let plan = plan(&listeners(&["198.51.100.1:53"]), &[]).unwrap();
+        assert_eq!(plan[0].0.name, "whole");
     });
 }
 
