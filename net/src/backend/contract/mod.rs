@@ -16,7 +16,8 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -121,7 +122,7 @@ impl<B: Subject> Rig<B> {
             listeners.iter().map(|address| Listener { address: on_free_port(address) }).collect();
         let runtime = B::runtime();
         let options = Options { listeners, batch, recv_buffer: Some(BUFFER), ..Options::default() };
-        let sockets: Vec<Socket> = options.bind()?.into_iter().map(|(socket, _)| socket).collect();
+        let sockets = bind_free(&options)?;
         let address = |socket: &Socket| socket.local_addr().unwrap().as_socket().unwrap();
         let addresses = sockets.iter().map(address).collect();
         let backend = B::block_on(&runtime, async { B::open(sockets, batch) })?;
@@ -214,6 +215,18 @@ pub(crate) fn on_free_port(address: &str) -> SocketAddr {
         }
     }
     panic!("no free port for {address}")
+}
+
+/// Opens sockets on ports that were free. Programs that other tests start hold a copy of the probe that
+/// found that until they run.
+pub(crate) fn bind_free(options: &Options) -> Result<Vec<Socket>, OpenError> {
+    let begun = Instant::now();
+    loop {
+        match options.bind() {
+            Err(OpenError::InUse { .. }) if begun.elapsed() < PATIENCE => thread::yield_now(),
+            bound => return Ok(bound?.into_iter().map(|(socket, _)| socket).collect()),
+        }
+    }
 }
 
 fn client(address: &str) -> UdpSocket {

@@ -99,7 +99,7 @@ pub struct KernelCounts {
     pub ring_full: u64,
     /// How often the kernel found the fill ring empty; each is counted as dropped too in copy mode.
     pub fill_empty: u64,
-    /// Descriptors of ours that the kernel found invalid: always 0, or a defect.
+    /// Replies of ours whose descriptors the kernel found invalid: always 0, or a defect.
     pub invalid: u64,
 }
 
@@ -119,13 +119,20 @@ pub fn open(request: &Request) -> Result<(Attachment, Vec<Share>), XdpError> {
     let busy_poll = request.busy_poll_us > 0;
     let mut shares: Vec<Share> = Vec::new();
     shares.resize_with(request.workers.max(1), || Share { queues: Vec::new(), busy_poll });
-    for (interface, targets) in plan(&request.listeners, &request.interfaces)? {
-        let name = &interface.name;
-        if let Some(program) =
-            attached(interface.index).map_err(XdpError::at(Step::ListInterfaces, name, None))?
-        {
+    let plan = plan(&request.listeners, &request.interfaces)?;
+    // A conflict ends the start, whatever else is wrong.
+    for (Interface { name, index, .. }, _) in &plan {
+        let program = attached(*index).map_err(XdpError::at(Step::ListInterfaces, name, None))?;
+        if let Some(program) = program {
             return Err(XdpError::Attached { interface: name.clone(), program });
         }
+    }
+    for (interface, targets) in &plan {
+        if targets.iter().any(|target| target.address.is_ipv4()) && interface.drops_its_own()? {
+            return Err(XdpError::Martians { interface: interface.name.clone() });
+        }
+    }
+    for (interface, targets) in plan {
         for (queue, number) in attachment.add(request, &interface, &targets)? {
             let worker = number as usize % shares.len();
             shares[worker].queues.push(queue);
@@ -169,8 +176,7 @@ impl Attachment {
             let at = |step| XdpError::at(step, &interface.name, number);
             let opened = open_socket(frame_len, request, at)?;
             let destinations = destinations(&request.listeners, targets);
-            let mtu = interface.mtu as usize;
-            let mut queue = Queue::new(opened, mtu, destinations, request.batch, seed());
+            let mut queue = Queue::new(opened, destinations, request.batch, seed());
             let bind = Step::Bind { zero_copy: copying == Copying::Never };
             waited +=
                 once_free(|| queue.bind(interface.index, number, copying)).map_err(at(bind))?;
@@ -258,7 +264,10 @@ where
             xsk::Step::Rings => Step::SetUpRings,
         })(source)
     })?;
-    set_up(xsk.as_fd(), request).map_err(at(Step::Tune))?;
+    set_send_buffer(xsk.as_fd()).map_err(at(Step::Tune))?;
+    if request.busy_poll_us > 0 {
+        poll_busily(xsk.as_fd(), request).map_err(at(Step::PollBusily))?;
+    }
     Ok((xsk, frames))
 }
 
@@ -276,18 +285,19 @@ fn once_free(mut bind: impl FnMut() -> io::Result<()>) -> io::Result<Duration> {
     }
 }
 
-/// Room for replies, and the polling of the device.
-fn set_up(socket: BorrowedFd<'_>, request: &Request) -> io::Result<()> {
+/// Makes room for replies.
+fn set_send_buffer(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let set = |name| sockopt::set(socket, libc::SOL_SOCKET, name, SEND_BUFFER);
+    set(libc::SO_SNDBUFFORCE).or_else(|_| set(libc::SO_SNDBUF))
+}
+
+/// Has the kernel poll the device, a batch at most, when it is asked to look.
+fn poll_busily(socket: BorrowedFd<'_>, request: &Request) -> io::Result<()> {
+    let number = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
     let set = |name, value| sockopt::set(socket, libc::SOL_SOCKET, name, value);
-    if set(libc::SO_SNDBUFFORCE, SEND_BUFFER).is_err() {
-        set(libc::SO_SNDBUF, SEND_BUFFER)?;
-    }
-    if request.busy_poll_us > 0 {
-        set(SO_PREFER_BUSY_POLL, 1)?;
-        set(libc::SO_BUSY_POLL, request.busy_poll_us.try_into().unwrap_or(i32::MAX))?;
-        set(SO_BUSY_POLL_BUDGET, request.batch.try_into().unwrap_or(i32::MAX))?;
-    }
-    Ok(())
+    set(SO_PREFER_BUSY_POLL, 1)?;
+    set(libc::SO_BUSY_POLL, number(request.busy_poll_us as usize))?;
+    set(SO_BUSY_POLL_BUDGET, number(request.batch))
 }
 
 /// A number that nobody can foresee: the standard library's hash keys are random.
@@ -310,9 +320,10 @@ fn destinations(listeners: &[SocketAddr], targets: &[Target]) -> Destinations {
     };
     let destination = |target: &Target| {
         let listener = listener_of(target)?;
-        let (wildcard, interface) = (is_wildcard(&listeners[listener]), target.interface);
+        let wildcard = is_wildcard(&listeners[listener]);
+        let Target { interface, mtu, .. } = *target;
         let local = Local::new(target.vlan, target.address, target.port);
-        Some((local, Destination { listener: listener as u16, wildcard, interface }))
+        Some((local, Destination { listener: listener as u16, wildcard, interface, mtu }))
     };
     Destinations::new(targets.iter().filter_map(destination))
 }
@@ -336,7 +347,7 @@ impl From<libc::xdp_statistics> for KernelCounts {
             dropped: counts.rx_dropped,
             ring_full: counts.rx_ring_full,
             fill_empty: counts.rx_fill_ring_empty_descs,
-            invalid: counts.rx_invalid_descs + counts.tx_invalid_descs,
+            invalid: counts.tx_invalid_descs,
         }
     }
 }

@@ -22,6 +22,8 @@ struct Pending {
     segment: Segment,
     datagram: Datagram,
     route: Route,
+    /// Bytes of the longest packet that goes back.
+    mtu: u32,
     /// Length of the reply's payload; 0 for none.
     reply: usize,
 }
@@ -38,12 +40,11 @@ impl Batch {
     }
 
     /// Takes in what arrived. Frames that are no good are counted and free again, and so are those that
-    /// are longer than a reply may be: packets of more than `mtu` bytes.
+    /// are longer than a reply may be.
     pub(super) fn take(
         &mut self,
         arrivals: &mut Vec<Segment>,
         umem: &Umem,
-        mtu: usize,
         destinations: &mut Destinations,
         free: &mut Vec<Frame>,
     ) -> Received {
@@ -53,15 +54,18 @@ impl Batch {
             let found = frame::parse(bytes).and_then(|datagram| {
                 // The filter sends nothing else.
                 let to = destinations.find(datagram.local(bytes)).ok_or(Reject::Malformed)?;
-                Ok((datagram, datagram.route(bytes, to.listener, to.wildcard, to.interface)))
+                let route = datagram.route(bytes, to.listener, to.wildcard, to.interface);
+                Ok((datagram, route, to.mtu))
             });
             let capacity = umem.frame_len().saturating_sub(segment.start.into());
             match found {
-                Ok((datagram, _)) if datagram.payload().len() > datagram.room(mtu, capacity) => {
+                Ok((datagram, _, mtu))
+                    if datagram.payload().len() > datagram.room(mtu as usize, capacity) =>
+                {
                     report.oversize += 1;
                 }
-                Ok((datagram, route)) => {
-                    self.packets.push(Pending { segment, datagram, route, reply: 0 });
+                Ok((datagram, route, mtu)) => {
+                    self.packets.push(Pending { segment, datagram, route, mtu, reply: 0 });
                     report.packets += 1;
                     continue;
                 }
@@ -74,14 +78,14 @@ impl Batch {
         report
     }
 
-    /// Lends the packets one after the other. A reply's packet is at most `mtu` bytes long.
-    pub(super) fn next<'b>(&'b mut self, umem: &'b mut Umem, mtu: usize) -> Option<Packet<'b>> {
+    /// Lends the packets one after the other.
+    pub(super) fn next<'b>(&'b mut self, umem: &'b mut Umem) -> Option<Packet<'b>> {
         let pending = self.packets.get_mut(self.lent)?;
         self.lent += 1;
-        let Pending { segment, datagram, route, reply } = pending;
+        let Pending { segment, datagram, route, mtu, reply } = pending;
         let bytes = umem.bytes_mut(&mut segment.frame).get_mut(segment.start.into()..)?;
         let payload = datagram.payload();
-        let room = datagram.room(mtu, bytes.len());
+        let room = datagram.room(*mtu as usize, bytes.len());
         let buf = bytes.get_mut(payload.start..payload.start + room)?;
         Some(Packet::new(buf, payload.len(), *route, reply))
     }
@@ -142,6 +146,8 @@ pub(super) struct Destination {
     pub(super) wildcard: bool,
     /// The interface that has the address; for a tagged frame not the one it came by.
     pub(super) interface: u32,
+    /// Bytes of the longest packet that goes back, without its Ethernet header.
+    pub(super) mtu: u32,
 }
 
 impl Destinations {
@@ -198,7 +204,7 @@ pub(super) mod tests {
         fn new(count: u32) -> Self {
             let (umem, free) = Umem::new(2048, count).unwrap();
             let local = Local::new(None, "192.0.2.2".parse().unwrap(), 53);
-            let destination = Destination { listener: 3, wildcard: true, interface: 7 };
+            let destination = Destination { listener: 3, wildcard: true, interface: 7, mtu: 1500 };
             let destinations = Destinations::new([(local, destination)]);
             Self { umem, free, batch: Batch::new(4), destinations, count: count as usize }
         }
@@ -211,7 +217,7 @@ pub(super) mod tests {
             };
             let mut arrivals = frames.iter().map(arrive).collect();
             let Self { batch, umem, destinations, free, .. } = self;
-            let received = batch.take(&mut arrivals, umem, 1500, destinations, free);
+            let received = batch.take(&mut arrivals, umem, destinations, free);
             assert_eq!(self.free.len() + self.batch.held(), self.count);
             received
         }
@@ -236,7 +242,7 @@ pub(super) mod tests {
         let received = rig.take(&[query(b"one"), query(b""), query(b"three")]);
         assert_eq!(received, Received { packets: 3, ..Received::default() });
         assert_eq!(rig.batch.peek(2, &rig.umem), Some(&b"three"[..]));
-        let packet = rig.batch.next(&mut rig.umem, 1500).unwrap();
+        let packet = rig.batch.next(&mut rig.umem).unwrap();
         assert_eq!((packet.len, packet.buf.len()), (3, 1500 - 28));
         assert_eq!(packet.route.peer(), "192.0.2.1:1234".parse().unwrap());
         assert_eq!(packet.route.local(), Some("192.0.2.2".parse().unwrap()));
@@ -244,13 +250,13 @@ pub(super) mod tests {
         packet.buf[..4].copy_from_slice(b"eins");
         packet.reply(4);
         // Without a reply, and never handed on.
-        assert_eq!(rig.batch.next(&mut rig.umem, 1500).unwrap().len, 0);
+        assert_eq!(rig.batch.next(&mut rig.umem).unwrap().len, 0);
         assert_eq!(rig.batch.peek(0, &rig.umem), Some(&b"three"[..]));
 
         let [reply] = &rig.finish()[..] else { panic!("one reply") };
         assert_eq!(reply[HEADERS..], *b"eins");
         assert_eq!(reply[26..34], [192, 0, 2, 2, 192, 0, 2, 1]);
-        assert!(rig.batch.next(&mut rig.umem, 1500).is_none());
+        assert!(rig.batch.next(&mut rig.umem).is_none());
     }
 
     #[test]
@@ -276,7 +282,7 @@ pub(super) mod tests {
         let expected =
             Received { packets: 1, oversize: 1, malformed: 4, corrupt: 1, ..Received::default() };
         assert_eq!(received, expected);
-        assert_eq!(rig.batch.next(&mut rig.umem, 1500).unwrap().len, 2);
+        assert_eq!(rig.batch.next(&mut rig.umem).unwrap().len, 2);
         rig.batch.forget(&mut rig.free);
         assert_eq!(rig.free.len(), 8);
     }

@@ -154,6 +154,15 @@ pub enum XdpError {
         /// The interfaces and their addresses.
         there: String,
     },
+    /// A loopback device that drops what it sent itself.
+    #[error(
+        "answers over IPv4 that leave by {interface} come back to this host as martians, which it drops; allow them (`sysctl -w \
+         net.ipv4.conf.{interface}.accept_local=1 net.ipv4.conf.{interface}.route_localnet=1`) or serve {interface} over sockets"
+    )]
+    Martians {
+        /// The interface.
+        interface: String,
+    },
     /// More than a filter holds.
     #[error(
         "{count} addresses to serve on {interface} are more than a filter holds ({max}); listen on fewer addresses or name \
@@ -248,6 +257,8 @@ pub enum Step {
     },
     /// Socket options after that.
     Tune,
+    /// Those of busy polling.
+    PollBusily,
     /// BPF_MAP_UPDATE_ELEM.
     Serve,
 }
@@ -320,7 +331,7 @@ impl Step {
                 &[NET_ADMIN, BPF]
             }
             Self::OpenSocket => &[NET_RAW],
-            Self::Tune => &[NET_ADMIN],
+            Self::Tune | Self::PollBusily => &[NET_ADMIN],
             _ => &[],
         }
     }
@@ -339,6 +350,7 @@ impl fmt::Display for Step {
             Self::SetUpRings => "set up the rings of an AF_XDP socket",
             Self::Bind { .. } => "bind an AF_XDP socket",
             Self::Tune => "set an option of an AF_XDP socket",
+            Self::PollBusily => "have an AF_XDP socket poll busily (SWIFTLET_BUSY_POLL_US)",
             Self::Serve => "have the filter serve an AF_XDP socket",
         })
     }

@@ -72,6 +72,8 @@ pub struct Target {
     pub port: u16,
     /// Index of the interface that has the address: for a VLAN not the one that the filter is on.
     pub interface: u32,
+    /// Bytes of the longest IP packet on its link: a VLAN's may be smaller than that of the interface.
+    pub mtu: u32,
 }
 
 /// A filter in the kernel: the program, the sockets that it gives frames to, what it counts.

@@ -165,7 +165,8 @@ struct Play {
 impl Play {
     fn new() -> Self {
         let (umem, free) = Umem::new(CHUNK, CHUNKS as u32).expect("16 KiB of memory");
-        let destination = |listener| Destination { listener, wildcard: true, interface: 3 };
+        let destination =
+            |listener| Destination { listener, wildcard: true, interface: 3, mtu: MTU as u32 };
         let at = |vlan, address: &str| Local::new(vlan, address.parse().expect("an address"), 53);
         let destinations = Destinations::new([
             (at(None, "192.0.2.1"), destination(0)),
@@ -200,7 +201,7 @@ impl Play {
         self.forget();
         let arrived = self.arrivals.len();
         let Self { umem, free, arrivals, destinations, batch, .. } = self;
-        let received = batch.take(arrivals, umem, MTU, destinations, free);
+        let received = batch.take(arrivals, umem, destinations, free);
         assert_eq!((received.taken(), self.arrivals.len()), (arrived, 0));
         assert_eq!(self.batch.held(), received.packets);
         self.waiting = received.packets;
@@ -208,7 +209,7 @@ impl Play {
 
     /// Takes the next packet, and answers with so many bytes.
     fn lend(&mut self, reply: usize) {
-        let packet = self.batch.next(&mut self.umem, MTU);
+        let packet = self.batch.next(&mut self.umem);
         assert_eq!(packet.is_some(), self.waiting > 0, "every packet is handed on once");
         let Some(packet) = packet else {
             return;

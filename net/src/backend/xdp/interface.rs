@@ -16,6 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -42,6 +43,23 @@ pub struct Interface {
     pub addresses: Vec<IpAddr>,
     /// Whether it is a loopback device.
     pub loopback: bool,
+}
+
+impl Interface {
+    /// Whether it is a loopback device whose IPv4 drops what it sent itself: nobody looked up a route for
+    /// answers from AF_XDP, so they are checked like those of strangers (fib_validate_source of Linux).
+    pub(super) fn drops_its_own(&self) -> Result<bool, XdpError> {
+        let is_off = |setting: &str| -> io::Result<bool> {
+            let is_zero = |device: &str| {
+                let value =
+                    fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{device}/{setting}"))?;
+                Ok::<_, io::Error>(value.trim() == "0")
+            };
+            Ok(is_zero("all")? && is_zero(&self.name)?)
+        };
+        let drops = || Ok(self.loopback && (is_off("accept_local")? || is_off("route_localnet")?));
+        drops().map_err(XdpError::at(Step::ListInterfaces, &self.name, None))
+    }
 }
 
 /// An XDP program on an interface.
@@ -202,7 +220,7 @@ impl Host {
             let asked = addresses.iter().filter(|&&(at, address)| is_asked(listener, at, address));
             targets.extend(asked.map(|&(interface, address)| {
                 let port = listener.port();
-                Target { vlan, address, port, interface }
+                Target { vlan, address, port, interface, mtu: link.mtu }
             }));
         }
         targets

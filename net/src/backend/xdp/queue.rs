@@ -28,8 +28,6 @@ pub(super) const HEADROOM: usize = 256;
 /// A socket with its frames.
 pub(super) struct Queue {
     xsk: Xsk,
-    /// Longest packet that the interface carries, in bytes without its Ethernet header.
-    mtu: usize,
     destinations: Destinations,
     free: Vec<Frame>,
     /// Frames with the kernel, to receive into and to send.
@@ -61,7 +59,6 @@ impl Queue {
     /// and random.
     pub(super) fn new(
         (xsk, frames): (Xsk, Vec<Frame>),
-        mtu: usize,
         destinations: Destinations,
         batch: usize,
         seed: u64,
@@ -69,7 +66,6 @@ impl Queue {
         let (count, arrivals) = (frames.len(), Vec::with_capacity(batch));
         let mut queue = Self {
             xsk,
-            mtu,
             destinations,
             free: frames,
             filled: 0,
@@ -130,13 +126,13 @@ impl Queue {
         }
         self.filled -= arrived;
         add(&self.tally.received, arrived);
-        let Self { arrivals, xsk, mtu, destinations, free, .. } = self;
-        Some(batch.take(arrivals, xsk.umem(), *mtu, destinations, free))
+        let Self { arrivals, xsk, destinations, free, .. } = self;
+        Some(batch.take(arrivals, xsk.umem(), destinations, free))
     }
 
     /// Lends the next packet of the batch.
     pub(super) fn next<'q>(&'q mut self, batch: &'q mut Batch) -> Option<Packet<'q>> {
-        batch.next(self.xsk.umem_mut(), self.mtu)
+        batch.next(self.xsk.umem_mut())
     }
 
     /// The datagram that `next` will lend after `at` others.

@@ -13,7 +13,7 @@ use super::queue::RING_LEN;
 use super::rig::{isolated, run};
 use super::*;
 use crate::backend::Options;
-use crate::backend::contract::{PATIENCE, on_free_port, runs_here};
+use crate::backend::contract::{PATIENCE, bind_free, on_free_port, runs_here};
 use crate::socket::Listener;
 use crate::sys::umem::{Frame, Umem};
 use crate::sys::xsk::{Copying, Kick, Segment, Xsk};
@@ -34,7 +34,7 @@ impl Server {
         let address = on_free_port(address);
         let runtime = runtime();
         let options = Options { listeners: vec![Listener { address }], ..Options::default() };
-        let sockets = options.bind().unwrap().into_iter().map(|(socket, _)| socket).collect();
+        let sockets = bind_free(&options).unwrap();
         let request = Request {
             listeners: vec![address],
             interfaces: Vec::new(),

@@ -16,6 +16,7 @@ use crate::sys::xsk::Xsk;
 
 const MAC: [u8; 6] = [0x02, 0x11, 0x22, 0x33, 0x44, 0x55];
 const MAX_FRAME: u32 = 1536;
+const MTU: u32 = 1500;
 
 const IP: u16 = 0x0800;
 const IP6: u16 = 0x86dd;
@@ -24,7 +25,7 @@ const TAG: u16 = 0x8100;
 fn targets() -> Vec<Target> {
     let target = |vlan, address: &str, port| {
         let address = address.parse().unwrap();
-        Target { vlan, address, port, interface: 1 }
+        Target { vlan, address, port, interface: 1, mtu: MTU }
     };
     vec![
         target(None, "192.0.2.53", 53),
@@ -202,7 +203,7 @@ fn is_query(frame: &[u8], targets: &[Target]) -> bool {
     frame.len() <= MAX_FRAME as usize
         && frame[..6] == MAC
         && addressed(ip, vlan).is_some_and(|(address, port)| {
-            targets.contains(&Target { vlan, address, port, interface: 1 })
+            targets.contains(&Target { vlan, address, port, interface: 1, mtu: MTU })
         })
 }
 
@@ -287,6 +288,7 @@ fn as_many_targets_as_there_may_be() {
         vlan: Some(1 + at as u16),
         address: address(at).into(),
         interface: 1,
+        mtu: MTU,
         port: 1000 + at as u16,
     };
     let targets: Vec<_> = (0..MAX_TARGETS).map(target).collect();
@@ -309,7 +311,8 @@ fn loopback_has_an_empty_mac_address() {
     if !runs_here::<Xdp>() {
         return;
     }
-    let target = Target { vlan: None, address: Ipv4Addr::LOCALHOST.into(), port: 53, interface: 1 };
+    let address = Ipv4Addr::LOCALHOST.into();
+    let target = Target { vlan: None, address, port: 53, interface: 1, mtu: MTU };
     let filter = Filter::load([0; 6], &[target], 1, MAX_FRAME).unwrap();
     let query = frame(&[], IP, &v4("127.0.0.1", &udp(53, 30)));
     assert!(taken(&filter, &with(query.clone(), 0, &[0; 6])));

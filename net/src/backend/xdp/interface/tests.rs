@@ -8,6 +8,7 @@ use crate::backend::contract::runs_here;
 use crate::backend::xdp::filter::Filter;
 use crate::backend::xdp::links::Vlan;
 use crate::backend::xdp::rig::{isolated, run};
+use crate::backend::xdp::{Mode, Request, open};
 
 /// lo, eth0 with a VLAN 7, eth1 (down), wg0 (no frames), veth0 (link-local alone), dummy0, VLANs that
 /// cannot be served, a bond and a team without parts, what the kernel calls by another name but has a part,
@@ -33,7 +34,7 @@ fn host() -> Host {
         Link { mac: None, ..link(4, "wg0") },
         link(5, "veth0"),
         Link { kind: "dummy".into(), ..link(6, "dummy0") },
-        Link { vlan: vlan(Some(2), 7, true), ..link(7, "eth0.7") },
+        Link { vlan: vlan(Some(2), 7, true), mtu: 1400, ..link(7, "eth0.7") },
         Link { vlan: vlan(Some(2), 8, false), ..link(8, "eth0.8") },
         Link { vlan: vlan(Some(7), 9, true), ..link(9, "eth0.7.9") },
         Link { vlan: vlan(None, 10, true), ..link(10, "away") },
@@ -112,6 +113,9 @@ fn without_names_who_carries_the_addresses_is_taken() {
     // A port for each listener.
     let targets = host().take(&listeners(&["192.0.2.1:53", "192.0.2.1:5353"]), &[]).unwrap();
     assert_eq!(targets[&2].iter().map(|target| target.port).collect::<Vec<_>>(), [53, 5353]);
+    // A VLAN has packets of its own length.
+    let targets = host().take(&listeners(&["198.51.100.7:53"]), &[]).unwrap();
+    assert_eq!(targets[&2].iter().map(|target| target.mtu).collect::<Vec<_>>(), [1400]);
 }
 
 #[test]
@@ -183,10 +187,44 @@ fn real_links_are_seen_as_they_are() {
         assert!(!interface.loopback);
         let told = |address: &str| {
             let address = address.parse().unwrap();
-            let target = Target { vlan: None, address, port: 53, interface: interface.index };
+            let target = Target {
+                vlan: None,
+                address,
+                port: 53,
+                interface: interface.index,
+                mtu: interface.mtu,
+            };
             interface.addresses.contains(&address) && targets.contains(&target)
         };
         assert!(told("192.0.2.1") && told("2001:db8::1"), "{plan:?}");
+    });
+}
+
+#[test]
+fn loopback_that_drops_its_own_answers_is_refused() {
+    if !runs_here::<Xdp>() {
+        return;
+    }
+    let open = |address| {
+        let request = Request {
+            listeners: listeners(&[address]),
+            interfaces: vec!["lo".into()],
+            queues: None,
+            mode: Mode::Auto,
+            workers: 1,
+            batch: 4,
+            busy_poll_us: 0,
+        };
+        open(&request).map(drop).map_err(|error| error.to_string())
+    };
+    isolated(|| {
+        let error = open("127.0.0.1:53").unwrap_err();
+        assert!(error.contains("net.ipv4.conf.lo.accept_local=1"), "{error}");
+        assert_eq!(open("[::1]:53"), Ok(()));
+        fs::write("/proc/sys/net/ipv4/conf/lo/accept_local", "1").unwrap();
+        assert_eq!(open("127.0.0.1:53").unwrap_err(), error);
+        fs::write("/proc/sys/net/ipv4/conf/lo/route_localnet", "1").unwrap();
+        assert_eq!(open("127.0.0.1:53"), Ok(()));
     });
 }
 
