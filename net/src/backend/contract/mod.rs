@@ -192,7 +192,7 @@ impl<B: Subject> Rig<B> {
 
 impl<B: Subject> Drop for Rig<B> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !thread::panicking() {
             assert_eq!(self.backend.outstanding(), 0, "slots were lost");
         }
     }
