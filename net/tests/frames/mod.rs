@@ -183,6 +183,7 @@ fn sources() -> Vec<Named> {
         from("v4-from-multicast", Frame::v4(), "239.1.2.3"),
         from("v4-from-loopback", Frame::v4(), "127.0.0.1"),
         from("v4-from-ourselves", Frame::v4(), "192.0.2.1"),
+        from("v4-to-no-mac-from-ourselves", Frame { to_mac: [0; 6], ..Frame::v4() }, "192.0.2.1"),
         from("v6-from-unspecified", Frame::v6(), "::"),
         from("v6-from-multicast", Frame::v6(), "ff02::1"),
         from("v6-from-loopback", Frame::v6(), "::1"),

@@ -68,8 +68,8 @@ pub enum Reject {
     Corrupt,
     /// No answer can go where it says that it comes from: port 0, a multicast, broadcast or
     /// unspecified address, a group of MACs. The kernel drops such packets as martians, and so those
-    /// from the address asked or a loopback address that did not come over loopback (it alone has the
-    /// MAC 0), and those from an IPv4-mapped IPv6 address: each would pass an access list as somebody
+    /// from the address asked or a loopback address that did not come over loopback (there alone both
+    /// MACs are 0), and those from an IPv4-mapped IPv6 address: each would pass an access list as somebody
     /// else. Of the host's other addresses this knows nothing.
     Unanswerable,
 }
@@ -169,11 +169,11 @@ fn parse_udp(segment: &[u8], addresses: u32, optional: bool) -> Result<(&[u8; UD
 }
 
 /// Whether a reply would reach one host by its port, and a source that is our own came from there:
-/// over loopback, whose MAC is 0.
+/// over loopback, where both MACs are 0.
 #[inline]
 fn has_way_back(ethernet: &[u8; ETHERNET], udp: &[u8; UDP], ours: bool) -> bool {
     let is_group = ethernet[6] & 1 == 1;
-    udp[..2] != [0, 0] && !is_group && (!ours || ethernet[..6] == [0; 6])
+    udp[..2] != [0, 0] && !is_group && (!ours || ethernet[..12] == [0; 12])
 }
 
 impl Datagram {
