@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::ablation::outcome::LeftOut;
-use crate::interval::Interval;
+use crate::interval::{Interval, median};
 use crate::report::Conditions;
 use crate::rounds::{Sample, Summary};
 
@@ -202,12 +202,11 @@ impl Side {
             .fold([0; 2], |[napi, all], round| [napi + round.napi_ns, all + round.sample.cpu_ns]);
         let share = |lost: u64, answered: u64| lost as f64 / (lost + answered).max(1) as f64;
         let of_round = |round: &&Round| share(round.sample.lost, round.sample.answered);
-        let lost = Interval::of(&rounds.iter().map(of_round).collect::<Vec<f64>>());
         Self {
             summary,
             cost: Interval::of(&costs),
             napi: napi as f64 / all.max(1) as f64,
-            lost: [lost.map_or(0.0, |lost| lost.median), share(summary.lost, summary.answered)],
+            lost: [median(rounds.iter().map(of_round)), share(summary.lost, summary.answered)],
         }
     }
 }
@@ -275,6 +274,9 @@ pub(crate) mod tests {
         let figure = scene.figure(bar).expect("rounds");
         assert!((figure.median - 3.0).abs() < 1e-6, "{figure:?}");
         assert_eq!(bar.verdict(figure), Verdict::Met);
+        assert_eq!(Bar::YieldAtLeast(3.1).verdict(figure), Verdict::Missed);
+        assert_eq!(Bar::CostAtMost(0.4).verdict(cost), Verdict::Met);
+        assert_eq!(Bar::CostAtMost(0.3).verdict(cost), Verdict::Missed);
         assert_eq!(Scene { pairs: Vec::new(), ..scene }.cost(), None);
     }
 

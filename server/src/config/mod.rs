@@ -265,19 +265,6 @@ pub enum Backend {
     AfXdp,
 }
 
-impl Backend {
-    /// Its name in settings.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Epoll => "epoll",
-            Self::IoUring => "io-uring",
-            Self::AfXdp => "af-xdp",
-        }
-    }
-}
-
 /// How frames come from the network card.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {

@@ -2,6 +2,8 @@
 
 use std::fmt::Error;
 
+use clap::ValueEnum as _;
+use clap::builder::PossibleValue;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, text,
@@ -125,7 +127,9 @@ impl Shown {
     /// missing raise none.
     fn encode_backend(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let (asked, in_use) = self.0.backends;
-        let labels = [("asked", asked.name()), ("in_use", in_use.name())];
+        let asked = asked.to_possible_value();
+        let asked = asked.as_ref().map_or("", PossibleValue::get_name);
+        let labels = [("asked", asked), ("in_use", in_use.name())];
         family(encoder, &BACKEND, MetricType::Gauge, [(labels, ConstGauge::new(1_i64))].into_iter())
     }
 }

@@ -128,8 +128,10 @@ pub fn open(request: &Request) -> Result<(Attachment, Vec<Share>), XdpError> {
         }
     }
     for (interface, targets) in &plan {
-        if targets.iter().any(|target| target.address.is_ipv4()) && interface.drops_its_own()? {
-            return Err(XdpError::Martians { interface: interface.name.clone() });
+        let (name, drops) = (&interface.name, interface.drops_its_own());
+        let drops = drops.map_err(XdpError::at(Step::ListInterfaces, name, None))?;
+        if drops && targets.iter().any(|target| target.address.is_ipv4()) {
+            return Err(XdpError::Martians { interface: name.clone() });
         }
     }
     for (interface, targets) in plan {

@@ -196,15 +196,10 @@ pub enum XdpError {
     NoFamily,
     /// The same for what each kernel has.
     #[error(
-        "cannot {step}{place}, for sockets of the family AF_NETLINK are forbidden: RestrictAddressFamilies= of the systemd unit \
-         must allow AF_NETLINK and AF_XDP beside others (README, AF_XDP)"
+        "cannot list the interfaces, for sockets of the family AF_NETLINK are forbidden: RestrictAddressFamilies= of the systemd \
+         unit must allow AF_NETLINK and AF_XDP beside others (README, AF_XDP)"
     )]
-    NoNetlink {
-        /// What was tried.
-        step: Step,
-        /// Where.
-        place: Place,
-    },
+    NoNetlink,
     /// The verifier or the kernel's age.
     #[error("the kernel refuses the filter ({source}; Linux 5.11 is needed): {log}")]
     Filter {
@@ -297,7 +292,7 @@ impl XdpError {
                 Self::NotPermitted { step, place, missing: missing(step.needs()) }
             }
             (Step::OpenSocket, Some(libc::EAFNOSUPPORT)) => Self::NoFamily,
-            (Step::ListInterfaces, Some(libc::EAFNOSUPPORT)) => Self::NoNetlink { step, place },
+            (Step::ListInterfaces, Some(libc::EAFNOSUPPORT)) => Self::NoNetlink,
             (Step::RegisterMemory { bytes }, Some(libc::ENOBUFS)) => Self::LockedMemory {
                 place,
                 bytes,

@@ -48,17 +48,17 @@ pub struct Interface {
 impl Interface {
     /// Whether it is a loopback device whose IPv4 drops what it sent itself: nobody looked up a route for
     /// answers from AF_XDP, so they are checked like those of strangers (fib_validate_source of Linux).
-    pub(super) fn drops_its_own(&self) -> Result<bool, XdpError> {
-        let is_off = |setting: &str| -> io::Result<bool> {
-            let is_zero = |device: &str| {
-                let value =
-                    fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{device}/{setting}"))?;
-                Ok::<_, io::Error>(value.trim() == "0")
-            };
-            Ok(is_zero("all")? && is_zero(&self.name)?)
+    pub(super) fn drops_its_own(&self) -> io::Result<bool> {
+        let is_off = |setting: &str| {
+            for device in ["all", &self.name] {
+                let path = format!("/proc/sys/net/ipv4/conf/{device}/{setting}");
+                if fs::read_to_string(path)?.trim() != "0" {
+                    return Ok(false);
+                }
+            }
+            Ok::<_, io::Error>(true)
         };
-        let drops = || Ok(self.loopback && (is_off("accept_local")? || is_off("route_localnet")?));
-        drops().map_err(XdpError::at(Step::ListInterfaces, &self.name, None))
+        Ok(self.loopback && (is_off("accept_local")? || is_off("route_localnet")?))
     }
 }
 
